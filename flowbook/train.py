@@ -87,8 +87,9 @@ class History:
 
     def plot(self, ax=None, scale: float = 1., unit: str = 'nats', floor: float | None = None):
         "Draw both curves, multiplied by `scale`, and a floor such as the entropy of the data."
-        import matplotlib.pyplot as plt
-        ax = ax or plt.gca()
+        if ax is None:
+            import matplotlib.pyplot as plt
+            ax = plt.gca()
         epochs = range(1, len(self.train) + 1)
         ax.plot(epochs, [v*scale for v in self.train], color='#0072B2', label='training')
         if self.valid: ax.plot(epochs, [v*scale for v in self.valid], color='#D55E00', label='validation')
