@@ -65,6 +65,11 @@ class Bijection(Described, nn.Module):
         "Shape of an event of `x`, given the shape of an event of `z`."
         return tuple(shape)
 
+    @property
+    def event_dim_out(self) -> int:
+        "How many trailing dimensions form one event of `x`; differs from `event_dim` for a layer that reshapes."
+        return self.event_dim
+
 # %% ../nbs/00_core.ipynb #bd5bd6e6
 def sum_event(
     t: Tensor,  # One number per coordinate, shape `(..., *event)`
@@ -124,6 +129,10 @@ class Compose(Bijection):
         super().__init__()
         if not layers: raise ValueError('layers: Compose needs at least one layer, got none')
         self.layers = nn.ModuleList(layers)
+        self.event_dim = layers[0].event_dim
+
+    @property
+    def event_dim_out(self): return self.layers[-1].event_dim_out
 
     def forward(self, z, context=None):
         log_det = 0.
@@ -157,7 +166,10 @@ class Invert(Bijection):
 
     def __init__(self, layer: Bijection):
         super().__init__()
-        self.layer = layer
+        self.layer, self.event_dim = layer, layer.event_dim_out
+
+    @property
+    def event_dim_out(self): return self.layer.event_dim
 
     def forward(self, z, context=None): return self.layer.inverse(z, context)
     def inverse(self, x, context=None): return self.layer.forward(x, context)

@@ -82,6 +82,9 @@ class Reshape(Bijection):
             raise ValueError(f'shape_out: expected {math.prod(self.shape_in)} numbers as in {self.shape_in}, got {self.shape_out}')
         self.event_dim = len(self.shape_in)
 
+    @property
+    def event_dim_out(self): return len(self.shape_out)
+
     def forward(self, z, context=None):
         expect_event(z, self.shape_in, 'z')
         batch = z.shape[:z.dim() - len(self.shape_in)]

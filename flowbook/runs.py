@@ -158,10 +158,12 @@ def train(job: Job, out, resume: bool = False, half: bool = False, progress: boo
                   epoch_size=51_200, lr=job.lr, weight_decay=job.weight_decay, ema=job.ema, patience=job.patience, seed=job.seed,
                   device=device, checkpoint=out/'checkpoint.safetensors', resume=resume, progress=progress)
     save(flow, out/'weights.safetensors', dtype=torch.float16 if half else None, data=parts.name)
-    if half: flow = load(out/'weights.safetensors')  # what is measured is what was stored
+    full = measure(flow, parts) if half else None
+    if half: flow = load(out/'weights.safetensors')  # what is reported is what was stored
     record = dict(model=job.model, data=parts.name, job=dataclasses.asdict(job) | {'data': parts.name}, parameters=params, half=half,
                   metrics=measure(flow, parts), history=dataclasses.asdict(history), hardware=hardware(device))
     sizes = dict(train=size, valid=len(parts.valid), test=len(parts.test))
+    if half: record['metrics in full precision'] = full
     record.update(sizes=sizes, seconds=round(history.seconds, 1), finished=time.strftime('%Y-%m-%d'))
     scale = 1/(math.log(2)*parts.test[0].numel()) if pixels else 1.
     x = flow.sample((64 if pixels else 2000,), generator=torch.Generator().manual_seed(job.seed))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .core import Compose, Flow
 from .realnvp import realnvp
-from .train import History, evaluate, fit, write_bytes
+from .train import Diverged, History, evaluate, fit, write_bytes
 
 # %% ../nbs/13_toy.ipynb #6c1b9adc
 @dataclass(frozen=True)
@@ -67,6 +67,181 @@ def banana_log_prob(x: Tensor) -> Tensor:
 
 toys['banana'] = Toy('banana', banana_sample, banana_log_prob,
                      normal_entropy(4.) + normal_entropy(1.) - 2*math.log(40), (-.1, 1., -.35, .35))
+
+# %% ../nbs/13_toy.ipynb #25b01959
+def kl_to_truth(
+    flow: Flow,  # The model
+    toy: Toy,  # The law of the data, with a `log_prob`
+    n: int = 50_000,  # How many fresh points
+    seed: int = 0,  # Seed of the points; none of them is ever drawn by `fit`
+) -> tuple[float, float]:  # KL(truth ‖ model) and its standard error, nats
+    "Mean of `log p_true − log p_model` over `n` fresh points, Eq. (eq-kl); infinite if a point overflows on its way to the base."
+    if toy.log_prob is None: raise ValueError(f'toy: {toy.name} has no closed-form density, so its KL is unknown; '
+                                              f'expected one of {", ".join(k for k, t in toys.items() if t.log_prob)}')
+    x = toy.sample(n, torch.Generator().manual_seed(10**12 + seed))
+    loss = evaluate(flow, x, batch_size=10_000).double()  # −log p_model
+    if not torch.isfinite(loss).all(): return math.inf, math.inf
+    difference = toy.log_prob(x).double() + loss
+    return difference.mean().item(), difference.std().item()/n**.5
+
+# %% ../nbs/13_toy.ipynb #612fff52
+@dataclass(frozen=True)
+class Recipe:
+    "How a RealNVP of 5 couplings with 32-32 conditioners (5,930 parameters) is set up and trained on the banana."
+    activation: str = 'relu'  # of the conditioners
+    bound: float | None = None  # largest |log-scale| of a layer; None for no bound
+    standardize: bool = False  # end in `Standardize`
+    glorot: bool = True  # Keras's start: Glorot-uniform weights in every layer; False keeps last layers at zero
+    fresh: bool = False  # new points in each step; False trains on 1,500 points drawn once
+    batch_size: int = 1500  # points per step
+    lr: float = 1e-3  # peak learning rate of Adam
+    schedule: str = 'constant'  # or 'cosine'
+    ema: float | None = None  # decay of the moving average of the weights
+    clip: float | None = None  # largest norm of the gradient
+
+
+report = Recipe()
+repaired = Recipe('tanh', 3., True, False, True, 512, 1e-2, 'cosine', .99, 1.)
+
+# %% ../nbs/13_toy.ipynb #9b75af08
+def make_flow(recipe: Recipe, seed: int = 0) -> Flow:
+    "The untrained flow of a recipe."
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        flow = realnvp(2, layers=5, hidden=(32, 32), activation=recipe.activation, bound=recipe.bound, standardize=recipe.standardize)
+        for m in flow.modules():
+            if isinstance(m, nn.Linear) and recipe.glorot:
+                nn.init.xavier_uniform_(m.weight)
+                nn.init.zeros_(m.bias)
+    return flow
+
+
+def cook(recipe: Recipe, seed: int = 0, steps: int = 1001) -> tuple[Flow, History]:
+    "Train a recipe on the banana for `steps` steps (full batch: one step per epoch; fresh points: 25 epochs)."
+    flow, sample, n = make_flow(recipe, seed), toys['banana'].sample, recipe.batch_size
+    data = sample if recipe.fresh else sample(1500, torch.Generator().manual_seed(seed))
+    history = fit(flow, data, valid=0, epochs=25 if recipe.fresh else steps, epoch_size=n*(steps//25), batch_size=n, lr=recipe.lr,
+                  schedule=recipe.schedule, ema=recipe.ema, clip=recipe.clip, seed=seed, device='cpu')
+    return flow, history
+
+# %% ../nbs/13_toy.ipynb #22278537
+recipes = {'report': report, '+ bounded scale': replace(report, bound=3.), '+ standardised': replace(report, standardize=True),
+           '+ tanh': replace(report, activation='tanh'), '+ fresh points': replace(report, fresh=True),
+           'repaired': repaired, 'repaired, no bound': replace(repaired, bound=None)}
+
+
+def toy_record(out, seeds: int = 6, n: int = 50_000) -> dict:
+    "Train every recipe with every seed, measure each on `n` fresh points and write the record `out/run.json`."
+    from flowbook.runs import hardware
+    runs, start, law = [], time.time(), toys['banana']
+    for (name, recipe), seed in itertools.product(recipes.items(), range(seeds)):
+        try: flow, history = cook(recipe, seed)
+        except Diverged as e:
+            runs.append(dict(recipe=name, seed=seed, diverged=str(e).split(';')[0]))
+            continue
+        loss = evaluate(flow, law.sample(n, torch.Generator().manual_seed(10**12)))  # the points of `kl_to_truth`
+        finite, (kl, error) = torch.isfinite(loss), kl_to_truth(flow, law, n)
+        runs.append(dict(recipe=name, seed=seed, kl=kl if finite.all() else None, error=error if finite.all() else None,
+                         train=history.train[-1], median=loss[finite].median().item(), worst=loss[finite].max().item(),
+                         overflowed=(~finite).sum().item(), seconds=round(history.seconds, 2)))
+    record = dict(command=f'toy_record({str(out)!r}, seeds={seeds}, n={n})', data='banana', unit='nats', split='fresh', n=n, steps=1001,
+                  entropy=law.entropy, recipes={k: asdict(v) for k, v in recipes.items()}, runs=runs, hardware=hardware('cpu'),
+                  seconds=round(time.time() - start, 1), finished=time.strftime('%Y-%m-%d'))
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_bytes(Path(out)/'run.json', (json.dumps(record, indent=1) + '\n').encode())
+    return record
+
+# %% ../nbs/13_toy.ipynb #17aa9b2e
+QUADRANTS = [('#0072B2', 'o'), ('#D55E00', '^'), ('#009E73', 's'), ('#CC79A7', 'D')]  # colour and marker
+
+
+def n_states(flow: Flow) -> int:
+    "How many states the chain has, base and data included."
+    return 1 + (len(flow.bijection.layers) if isinstance(flow.bijection, Compose) else 1)
+
+
+def state_at(flow: Flow, z: Tensor, k: int) -> Tensor:
+    "The points `z` after the first `k` layers of `flow`."
+    if not 0 <= k < n_states(flow): raise ValueError(f'k: expected 0…{n_states(flow) - 1}, the states of this flow, got {k}')
+    with torch.no_grad(): return next(state for i, (state, _) in enumerate(flow.trace(z)) if i == k)
+
+
+def log_prob_at(flow: Flow, k: int) -> Callable:
+    "The log-density of state `k`, Eq. (eq-state-density): base density and log-determinant of the first `k` layers."
+    if k == 0: return flow.base.log_prob
+    if not isinstance(flow.bijection, Compose): return flow.log_prob
+    return Flow(flow.base, Compose(*flow.bijection.layers[:k])).log_prob
+
+# %% ../nbs/13_toy.ipynb #698840fa
+def frame(points: Tensor, margin: float = .08) -> tuple:
+    "A window (left, right, bottom, top) around `points` `(n, 2)`, the outermost 0.5 % left out."
+    low, high = points.quantile(.005, 0), points.quantile(.995, 0)
+    edge = margin*(high - low).clamp(min=1e-3)
+    (left, bottom), (right, top) = (low - edge).tolist(), (high + edge).tolist()
+    return left, right, bottom, top
+
+
+def contour(ax, log_prob, window: tuple, n: int = 100, **kwargs):
+    "Draw the lines that enclose 50 % and 90 % of the probability inside `window`."
+    left, right, bottom, top = window
+    xs, ys = torch.linspace(left, right, n), torch.linspace(bottom, top, n)
+    with torch.no_grad(): p = log_prob(torch.stack(torch.meshgrid(xs, ys, indexing='xy'), -1)).exp().double()
+    ordered = p.flatten().sort(descending=True).values
+    mass = ordered.cumsum(0)/ordered.sum()
+    levels = sorted({ordered[(mass < share).sum()].item() for share in [.5, .9]})
+    return ax.contour(xs, ys, p, levels=levels, **kwargs)
+
+# %% ../nbs/13_toy.ipynb #d1c83347
+def draw_state(
+    ax,  # Matplotlib axes
+    flow: Flow,  # A flow over the plane, without context
+    k: int,  # Which state: 0 is the base, the last is the data
+    show: tuple = ('grid', 'points', 'density'),  # What to draw
+    z: Tensor | None = None,  # Latent points `(n, 2)`; None draws 500 from the base with a fixed seed
+    window: tuple | None = None,  # (left, right, bottom, top); None fits the points
+):  # The axes
+    "Draw state `k` of the chain: a latent grid, points by latent quadrant (colour and marker), and the density's 50 % and 90 % lines."
+    unknown = set(show) - {'grid', 'points', 'density'}
+    if unknown: raise ValueError(f"show: expected some of 'grid', 'points', 'density', got {sorted(unknown)}")
+    z = flow.base.sample((500,), torch.Generator().manual_seed(3)) if z is None else z
+    points, quadrant = state_at(flow, z, k), (z[:, 0] < 0).long() + 2*(z[:, 1] < 0)
+    window = window or frame(points)
+    if 'grid' in show:
+        axis = torch.linspace(-2.5, 2.5, 81)
+        for lines in [torch.stack(torch.meshgrid(axis, axis[::8], indexing='xy'), -1),
+                      torch.stack(torch.meshgrid(axis[::8], axis, indexing='xy'), -1).transpose(0, 1)]:
+            state = state_at(flow, lines, k)
+            ax.plot(state[..., 0].T, state[..., 1].T, color='#B5B5B5', lw=.5, zorder=1)
+    if 'density' in show: contour(ax, log_prob_at(flow, k), window, colors='#333333', linewidths=1., zorder=2)
+    if 'points' in show:
+        for q, (color, marker) in enumerate(QUADRANTS):
+            ax.scatter(*points[quadrant == q].T, s=7, color=color, marker=marker, lw=0, alpha=.75, zorder=3)
+    ax.set(xlim=window[:2], ylim=window[2:])
+    return ax
+
+# %% ../nbs/13_toy.ipynb #bdf35162
+def walk(
+    flow: Flow,  # A flow over the plane, without context
+    z: Tensor | None = None,  # Latent points `(n, 2)`, see `draw_state`
+):  # A widget for Jupyter: slider, three check boxes, picture
+    "Step through the states of a chain; every control only calls `draw_state`."
+    import ipywidgets as w
+    from matplotlib.figure import Figure
+    slider = w.IntSlider(0, 0, n_states(flow) - 1, description='layer k')
+    boxes = [w.Checkbox(True, description=name, indent=False) for name in ['grid', 'points', 'density']]
+    picture, status = w.Image(format='png', width=400), w.Label()
+
+    def draw(change=None):
+        figure, png = Figure(figsize=(4, 3.4), layout='constrained'), io.BytesIO()
+        show = tuple(b.description for b in boxes if b.value)
+        draw_state(figure.subplots(), flow, slider.value, show, z)
+        figure.savefig(png, format='png', dpi=100, metadata={'Software': None})
+        picture.value = png.getvalue()
+        status.value = f'state {slider.value} of {slider.max}: {", ".join(show) or "nothing"} shown'
+
+    for control in [slider, *boxes]: control.observe(draw, 'value')
+    draw()
+    return w.VBox([w.HBox([slider, *boxes]), picture, status])
 
 # %% ../nbs/13_toy.ipynb #e575e27e
 def funnel_sample(n: int, generator=None) -> Tensor:
@@ -185,172 +360,3 @@ def moons_sample(n: int, generator=None) -> Tensor:
 
 
 toys['moons'] = Toy('moons', moons_sample, None, None, (-1.5, 2.5, -1., 1.5))
-
-# %% ../nbs/13_toy.ipynb #d5efd61f
-def kl_to_truth(
-    flow: Flow,  # The model
-    toy: Toy,  # The law of the data, with a `log_prob`
-    n: int = 50_000,  # How many fresh points
-    seed: int = 0,  # Seed of the points; none of them is ever drawn by `fit`
-) -> tuple[float, float]:  # KL(truth ‖ model) and its standard error, nats
-    "Mean of `log p_true − log p_model` over `n` fresh points, Eq. (eq-kl)."
-    if toy.log_prob is None: raise ValueError(f'toy: {toy.name} has no closed-form density, so its KL is unknown; '
-                                              f'expected one of {", ".join(k for k, t in toys.items() if t.log_prob)}')
-    x = toy.sample(n, torch.Generator().manual_seed(10**12 + seed))
-    difference = toy.log_prob(x).double() + evaluate(flow, x, batch_size=10_000).double()  # evaluate gives −log p_model
-    return difference.mean().item(), difference.std().item()/n**.5
-
-# %% ../nbs/13_toy.ipynb #612fff52
-@dataclass(frozen=True)
-class Recipe:
-    "How a RealNVP of 5 couplings with 32-32 conditioners (5,930 parameters) is set up and trained on the banana."
-    activation: str = 'relu'  # of the conditioners
-    bound: float | None = None  # largest |log-scale| of a layer; None for no bound
-    standardize: bool = False  # end in `Standardize`
-    glorot: bool = True  # Keras's start: Glorot-uniform weights in every layer; False keeps last layers at zero
-    fresh: bool = False  # new points in each step; False trains on 1,500 points drawn once
-    batch_size: int = 1500  # points per step
-    lr: float = 1e-3  # peak learning rate of Adam
-    schedule: str = 'constant'  # or 'cosine'
-    ema: float | None = None  # decay of the moving average of the weights
-    clip: float | None = None  # largest norm of the gradient
-
-
-report = Recipe()
-repaired = Recipe('tanh', 3., True, False, True, 512, 1e-2, 'cosine', .99, 1.)
-
-# %% ../nbs/13_toy.ipynb #9b75af08
-def make_flow(recipe: Recipe, seed: int = 0) -> Flow:
-    "The untrained flow of a recipe."
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        flow = realnvp(2, layers=5, hidden=(32, 32), activation=recipe.activation, bound=recipe.bound, standardize=recipe.standardize)
-        for m in flow.modules():
-            if isinstance(m, nn.Linear) and recipe.glorot:
-                nn.init.xavier_uniform_(m.weight)
-                nn.init.zeros_(m.bias)
-    return flow
-
-
-def cook(recipe: Recipe, seed: int = 0, steps: int = 1001) -> tuple[Flow, History]:
-    "Train a recipe on the banana for `steps` steps (full batch: one step per epoch; fresh points: 25 epochs)."
-    flow, sample, n = make_flow(recipe, seed), toys['banana'].sample, recipe.batch_size
-    data = sample if recipe.fresh else sample(1500, torch.Generator().manual_seed(seed))
-    history = fit(flow, data, valid=0, epochs=25 if recipe.fresh else steps, epoch_size=n*(steps//25), batch_size=n, lr=recipe.lr,
-                  schedule=recipe.schedule, ema=recipe.ema, clip=recipe.clip, seed=seed, device='cpu')
-    return flow, history
-
-# %% ../nbs/13_toy.ipynb #f5308c21
-recipes = {'report': report, '+ bounded scale': replace(report, bound=3.), '+ standardised': replace(report, standardize=True),
-           '+ tanh': replace(report, activation='tanh'), '+ fresh points': replace(report, fresh=True),
-           'repaired': repaired, 'repaired, no bound': replace(repaired, bound=None)}
-
-
-def toy_record(out, seeds: int = 6, n: int = 50_000) -> dict:
-    "Train every recipe with every seed, measure each on `n` fresh points and write the record `out/run.json`."
-    from flowbook.runs import hardware
-    runs, start, law = [], time.time(), toys['banana']
-    for (name, recipe), seed in itertools.product(recipes.items(), range(seeds)):
-        flow, history = cook(recipe, seed)
-        loss = evaluate(flow, law.sample(n, torch.Generator().manual_seed(10**12)))  # the points of `kl_to_truth`
-        kl, error = kl_to_truth(flow, law, n)
-        runs.append(dict(recipe=name, seed=seed, kl=kl, error=error, train=history.train[-1], median=loss.median().item(), worst=loss.max().item(),
-                         seconds=round(history.seconds, 2)))
-    record = dict(command=f'toy_record({str(out)!r}, seeds={seeds}, n={n})', data='banana', unit='nats', split='fresh', n=n, steps=1001,
-                  entropy=law.entropy, recipes={k: asdict(v) for k, v in recipes.items()}, runs=runs, hardware=hardware('cpu'),
-                  seconds=round(time.time() - start, 1), finished=time.strftime('%Y-%m-%d'))
-    Path(out).mkdir(parents=True, exist_ok=True)
-    write_bytes(Path(out)/'run.json', (json.dumps(record, indent=1) + '\n').encode())
-    return record
-
-# %% ../nbs/13_toy.ipynb #17aa9b2e
-QUADRANTS = [('#0072B2', 'o'), ('#D55E00', '^'), ('#009E73', 's'), ('#CC79A7', 'D')]  # colour and marker
-
-
-def n_states(flow: Flow) -> int:
-    "How many states the chain has, base and data included."
-    return 1 + (len(flow.bijection.layers) if isinstance(flow.bijection, Compose) else 1)
-
-
-def state_at(flow: Flow, z: Tensor, k: int) -> Tensor:
-    "The points `z` after the first `k` layers of `flow`."
-    if not 0 <= k < n_states(flow): raise ValueError(f'k: expected 0…{n_states(flow) - 1}, the states of this flow, got {k}')
-    with torch.no_grad(): return next(state for i, (state, _) in enumerate(flow.trace(z)) if i == k)
-
-
-def log_prob_at(flow: Flow, k: int) -> Callable:
-    "The log-density of state `k`, Eq. (eq-state-density): base density and log-determinant of the first `k` layers."
-    if k == 0: return flow.base.log_prob
-    if not isinstance(flow.bijection, Compose): return flow.log_prob
-    return Flow(flow.base, Compose(*flow.bijection.layers[:k])).log_prob
-
-# %% ../nbs/13_toy.ipynb #698840fa
-def frame(points: Tensor, margin: float = .08) -> tuple:
-    "A window (left, right, bottom, top) around `points` `(n, 2)`, the outermost 0.5 % left out."
-    low, high = points.quantile(.005, 0), points.quantile(.995, 0)
-    edge = margin*(high - low).clamp(min=1e-3)
-    (left, bottom), (right, top) = (low - edge).tolist(), (high + edge).tolist()
-    return left, right, bottom, top
-
-
-def contour(ax, log_prob, window: tuple, n: int = 100, **kwargs):
-    "Draw the lines that enclose 50 % and 90 % of the probability inside `window`."
-    left, right, bottom, top = window
-    xs, ys = torch.linspace(left, right, n), torch.linspace(bottom, top, n)
-    with torch.no_grad(): p = log_prob(torch.stack(torch.meshgrid(xs, ys, indexing='xy'), -1)).exp().double()
-    ordered = p.flatten().sort(descending=True).values
-    mass = ordered.cumsum(0)/ordered.sum()
-    levels = sorted({ordered[(mass < share).sum()].item() for share in [.5, .9]})
-    return ax.contour(xs, ys, p, levels=levels, **kwargs)
-
-# %% ../nbs/13_toy.ipynb #d1c83347
-def draw_state(
-    ax,  # Matplotlib axes
-    flow: Flow,  # A flow over the plane, without context
-    k: int,  # Which state: 0 is the base, the last is the data
-    show: tuple = ('grid', 'points', 'density'),  # What to draw
-    z: Tensor | None = None,  # Latent points `(n, 2)`; None draws 500 from the base with a fixed seed
-    window: tuple | None = None,  # (left, right, bottom, top); None fits the points
-):  # The axes
-    "Draw state `k` of the chain: a latent grid, points by latent quadrant (colour and marker), and the density's 50 % and 90 % lines."
-    unknown = set(show) - {'grid', 'points', 'density'}
-    if unknown: raise ValueError(f"show: expected some of 'grid', 'points', 'density', got {sorted(unknown)}")
-    z = flow.base.sample((500,), torch.Generator().manual_seed(3)) if z is None else z
-    points, quadrant = state_at(flow, z, k), (z[:, 0] < 0).long() + 2*(z[:, 1] < 0)
-    window = window or frame(points)
-    if 'grid' in show:
-        axis = torch.linspace(-2.5, 2.5, 81)
-        for lines in [torch.stack(torch.meshgrid(axis, axis[::8], indexing='xy'), -1),
-                      torch.stack(torch.meshgrid(axis[::8], axis, indexing='xy'), -1).transpose(0, 1)]:
-            state = state_at(flow, lines, k)
-            ax.plot(state[..., 0].T, state[..., 1].T, color='#B5B5B5', lw=.5, zorder=1)
-    if 'density' in show: contour(ax, log_prob_at(flow, k), window, colors='#333333', linewidths=1., zorder=2)
-    if 'points' in show:
-        for q, (color, marker) in enumerate(QUADRANTS):
-            ax.scatter(*points[quadrant == q].T, s=7, color=color, marker=marker, lw=0, alpha=.75, zorder=3)
-    ax.set(xlim=window[:2], ylim=window[2:])
-    return ax
-
-# %% ../nbs/13_toy.ipynb #bdf35162
-def walk(
-    flow: Flow,  # A flow over the plane, without context
-    z: Tensor | None = None,  # Latent points `(n, 2)`, see `draw_state`
-):  # A widget for Jupyter: slider, three check boxes, picture
-    "Step through the states of a chain; every control only calls `draw_state`."
-    import ipywidgets as w
-    from matplotlib.figure import Figure
-    slider = w.IntSlider(0, 0, n_states(flow) - 1, description='layer k')
-    boxes = [w.Checkbox(True, description=name, indent=False) for name in ['grid', 'points', 'density']]
-    picture, status = w.Image(format='png', width=400), w.Label()
-
-    def draw(change=None):
-        figure, png = Figure(figsize=(4, 3.4), layout='constrained'), io.BytesIO()
-        show = tuple(b.description for b in boxes if b.value)
-        draw_state(figure.subplots(), flow, slider.value, show, z)
-        figure.savefig(png, format='png', dpi=100, metadata={'Software': None})
-        picture.value = png.getvalue()
-        status.value = f'state {slider.value} of {slider.max}: {", ".join(show) or "nothing"} shown'
-
-    for control in [slider, *boxes]: control.observe(draw, 'value')
-    draw()
-    return w.VBox([w.HBox([slider, *boxes]), picture, status])

@@ -141,7 +141,7 @@ def test_info_says_what_a_run_was(files, capsys):
 
 
 def test_shipped_runs_are_known_by_name(capsys):
-    names = [p.name for p in runs.shipped().iterdir() if (p/'run.json').exists()] if runs.shipped().is_dir() else []
+    names = [p.name for p in runs.shipped().iterdir() if (p/'weights.safetensors').exists()] if runs.shipped().is_dir() else []
     for name in names: assert run('info', name) == 0
     assert run('info', 'no such run') == 2
     err = capsys.readouterr().err

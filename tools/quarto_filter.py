@@ -1,4 +1,8 @@
-"Quarto's notebook filter: a notebook on stdin, the page of it on stdout. Runs nbdev's processors, then mends links and references."
+"""Quarto's notebook filter: a notebook on stdin, the page of it on stdout.
+
+A book shows its code: exported cells appear as they are, with an anchor for each name, instead of the summary that nbdev would
+put in their place. Then nbdev's own processors run (hidden cells, links from back-ticks), and links and references are mended."""
+import ast
 import json
 import os
 import re
@@ -19,10 +23,35 @@ def mend(text):
     return ''.join(p if p.startswith('```') else re.sub(r'Eq\. \((eq-[\w-]+)\)', r'@\1', p) for p in parts)
 
 
+def names(source):
+    "Anchors of the functions, classes and patched methods that a cell defines, as nbdev's links name them."
+    for node in ast.parse(source).body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)): continue
+        patched = any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list)
+        yield (f'{node.args.args[0].annotation.id}.{node.name}' if patched else node.name).lower()
+
+
+def show_exports(cells):
+    "Yield the cells with exported code shown: imports are dropped, names get anchors."
+    for c in cells:
+        directive = re.match(r'#\| ?(exporti?|exports)\b.*\n', c['source']) if c['cell_type'] == 'code' else None
+        if not directive:
+            yield c
+            continue
+        source = c['source'][directive.end():]
+        if all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body): continue
+        anchors = ' '.join(f'[]{{#{name}}}' for name in names(source))
+        if anchors: yield dict(cell_type='markdown', id=f"a{c['id']}", metadata={}, source=anchors)
+        yield {**c, 'source': source}
+
+
 def page(text):
     "The notebook `text` as Quarto should see it."
     os.environ['IN_TEST'] = '1'
-    nb = dict2nb(json.loads(text))
+    nb = json.loads(text)
+    for c in nb['cells']: c['source'] = ''.join(c['source'])
+    nb['cells'] = list(show_exports(nb['cells']))
+    nb = dict2nb(nb)
     nb['path_'] = str(next(p for p in Path().glob('*.ipynb') if p.read_text(encoding='utf-8') == text))  # Quarto runs us in its folder
     with redirect_stdout(sys.stderr): FilterDefaults()(nb)
     for c in nb.cells:
