@@ -53,6 +53,13 @@ def test_the_wheel_holds_every_module_every_asset_and_the_licence(dist):
     assert any(n.endswith('images-idx3-ubyte.gz') for n in inside) and any(n.endswith('LICENSE') for n in inside)
 
 
+@pytest.mark.skipif(not (ROOT/'.git').exists() or not shutil.which('git'), reason='not a git checkout')
+def test_nothing_that_is_shipped_is_ignored_by_git():
+    files = [str(p) for p in (ROOT/'flowbook').rglob('*') if p.is_file() and '__pycache__' not in p.parts]
+    done = subprocess.run(['git', 'check-ignore', '--no-index', *files], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert not done.stdout.splitlines(), '.gitignore keeps these out of the repository'
+
+
 def test_the_wheel_holds_nothing_else_and_is_small(dist):
     outside = [n for n in names(dist) if not n.startswith(('flowbook/', 'flowbook-'))]
     assert not outside and not [n for n in names(dist) if n.endswith(('.ipynb', '.pyc')) or '/tests/' in n]
