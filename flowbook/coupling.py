@@ -75,7 +75,7 @@ class Coupling(Bijection):
     ):
         super().__init__()
         if dim < 2: raise ValueError(f'dim: a coupling reads one block of coordinates and changes another, so it needs at '
-                                     f'least 2, got {dim}; use an autoregressive flow such as maf, or DiagScale')
+                                     f'least 2, got {dim}; for one coordinate use DiagScale or Standardize')
         self.dim, self.elementwise, self.context_dim, self.flip = dim, elementwise, context_dim, flip
         self.sizes = [dim//2, dim - dim//2]
         n_changed, n_read = self.sizes if flip else self.sizes[::-1]
