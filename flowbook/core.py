@@ -28,6 +28,9 @@ class Described:
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
+        args, kwargs = copy.copy(list(args)), dict(kwargs)
+        for k, v in [*enumerate(args), *kwargs.items()]:
+            if isinstance(v, list): (args if isinstance(k, int) else kwargs)[k] = list(v)  # the caller may go on changing his
         self.__dict__['built_with'] = (args, kwargs)  # past nn.Module, which would register layers twice
         return self
 
@@ -63,6 +66,10 @@ class Bijection(Described, nn.Module):
 
     def output_shape(self, shape: tuple) -> tuple:
         "Shape of an event of `x`, given the shape of an event of `z`."
+        return tuple(shape)
+
+    def input_shape(self, shape: tuple) -> tuple:
+        "Shape of an event of `z`, given the shape of an event of `x`."
         return tuple(shape)
 
     @property
@@ -160,6 +167,11 @@ def output_shape(self: Compose, shape):
     for f in self.layers: shape = f.output_shape(shape)
     return tuple(shape)
 
+@patch
+def input_shape(self: Compose, shape):
+    for f in reversed(self.layers): shape = f.input_shape(shape)
+    return tuple(shape)
+
 # %% ../nbs/00_core.ipynb #8866da70
 class Invert(Bijection):
     "The same layer with its two directions swapped."
@@ -170,6 +182,8 @@ class Invert(Bijection):
 
     @property
     def event_dim_out(self): return self.layer.event_dim
+
+    def output_shape(self, shape): return self.layer.input_shape(shape)
 
     def forward(self, z, context=None): return self.layer.inverse(z, context)
     def inverse(self, x, context=None): return self.layer.forward(x, context)
@@ -248,6 +262,7 @@ class Flow(Described, nn.Module):
         "Log-density of data, Eq. (eq-log-prob)."
         expect_event(x, self.event_shape, 'x')
         self._expect_context(context)
+        if context is not None: x, context = self._broadcast(x, context)
         z, log_det = self.bijection.inverse(x, context)
         return self.base.log_prob(z) + log_det  # Eq. (eq-log-prob)
 
@@ -311,6 +326,15 @@ def trace(self: Flow, z: Tensor, context: Tensor | None = None) -> Iterator[tupl
 def distribution(self: Flow, context: Tensor | None = None) -> FlowDistribution:
     "The flow as a `torch.distributions.Distribution`."
     return FlowDistribution(self, context)
+
+@patch
+def _broadcast(self: Flow, x, context):
+    "Give `x` and `context` the same batch shape, by the usual broadcasting rules."
+    batch_x = x.shape[:x.dim() - len(self.event_shape)]
+    try: batch = torch.broadcast_shapes(batch_x, context.shape[:-1])
+    except RuntimeError:
+        raise ValueError(f'context: expected a batch shape that broadcasts with {tuple(batch_x)} of x, got {tuple(context.shape[:-1])}') from None
+    return x.expand(*batch, *self.event_shape), context.expand(*batch, -1)
 
 @patch
 def _expect_context(self: Flow, context):

@@ -53,6 +53,6 @@ def draw_images(ax, images: Tensor, columns: int = 8, levels: float = 255.):
     for i, image in enumerate(x):
         r, k = divmod(i, columns)
         sheet[:, r*(h + 1):r*(h + 1) + h, k*(w + 1):k*(w + 1) + w] = image
-    ax.imshow(sheet.permute(1, 2, 0).squeeze(-1), cmap='gray', vmin=0, vmax=1)
+    ax.imshow(sheet.permute(1, 2, 0).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=1)
     ax.set_axis_off()
     return sheet

@@ -64,7 +64,9 @@ class Logit(Bijection):
     def expect_pixels(self, x: Tensor, p: Tensor, q: Tensor) -> None:
         "Raise `ValueError` unless all of `x` lies in the range of `forward`, which exceeds [0, levels] by about λ·levels."
         if torch.compiler.is_compiling() or x.numel() == 0: return
-        if not torch.minimum(p, q).min() > 0: raise ValueError(
+        try: inside = bool(torch.minimum(p, q).min() > 0)
+        except RuntimeError: return  # within torch.func.vmap no value can be looked at
+        if not inside: raise ValueError(
             f'x: expected pixel values in [0, {self.levels}], got {x.min().item():.4g}…{x.max().item():.4g}; give '
             f'dequantize(images) of whole numbers 0…{self.levels - 1}, not images scaled to 0…1 or −1…1')
 
@@ -84,6 +86,10 @@ class Reshape(Bijection):
 
     @property
     def event_dim_out(self): return len(self.shape_out)
+
+    def input_shape(self, shape):
+        if tuple(shape) != self.shape_out: raise ValueError(f'shape: expected an event of shape {self.shape_out}, got {tuple(shape)}')
+        return self.shape_in
 
     def forward(self, z, context=None):
         expect_event(z, self.shape_in, 'z')

@@ -14,7 +14,7 @@ from .coupling import Coupling, data_end
 
 # %% ../nbs/07_realnvp.ipynb #14e9fef2
 class Affine(Described):
-    """The elementwise map `v = u e^s + t`, Eq. (eq-affine), with the log-scale `s = bound·tanh(raw/bound)`, Eq. (eq-bound).
+    """The elementwise map `v = u e^s + t`, Eq. (eq-affine), with the log-scale `s = bound·tanh(raw/bound)`, Eq. (eq-bounded-scale).
 
     Parameters of zero give the identity."""
     n_params = 2  # raw log-scale and shift per coordinate
@@ -28,7 +28,7 @@ class Affine(Described):
     def scale_and_shift(self, params: Tensor) -> tuple[Tensor, Tensor]:
         "The log-scale `s` and the shift `t`, both of shape `(..., n)`, from `params` of shape `(..., n, 2)`."
         raw, t = params.unbind(-1)
-        return (raw if self.bound is None else self.bound*torch.tanh(raw/self.bound)), t  # Eq. (eq-bound)
+        return (raw if self.bound is None else self.bound*torch.tanh(raw/self.bound)), t  # Eq. (eq-bounded-scale)
 
     def forward(self,
         u: Tensor,  # Coordinates to change, shape `(..., n)`

@@ -136,8 +136,8 @@ def draw_samples(ax, x: Tensor, data: Tensor | None = None) -> None:
     if x.dim() == 4: draw_images(ax, x)
     elif x.shape[1] == 1: ax.hist(x[:, 0].numpy(), bins=60, color='#009E73')
     else:
-        if data is not None: ax.scatter(*data[:2000, :2].T, s=3, color='#D55E00', label='data')
-        ax.scatter(*x[:2000, :2].T, s=3, color='#009E73', label='samples')
+        if data is not None: ax.scatter(*data[:2000, :2].T.numpy(), s=3, color='#D55E00', label='data')
+        ax.scatter(*x[:2000, :2].T.numpy(), s=3, color='#009E73', label='samples')
         ax.legend()
 
 # %% ../nbs/80_runs.ipynb #9da61446
@@ -191,7 +191,9 @@ def read_run(run) -> tuple[Flow, dict]:
     if not (folder/'run.json').is_file():
         names = ', '.join(sorted(p.name for p in shipped().iterdir() if (p/'weights.safetensors').exists())) if shipped().is_dir() else ''
         raise ValueError(f'RUN: expected a folder that `flowbook fit` has finished, or one of: {names}; got {str(run)!r}')
-    return load(folder/'weights.safetensors'), json.loads((folder/'run.json').read_text())
+    try: record = json.loads((folder/'run.json').read_text())
+    except ValueError as e: raise ValueError(f'{folder}/run.json: damaged ({e})') from None
+    return load(folder/'weights.safetensors'), record
 
 
 def shipped() -> Path:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,9 +37,9 @@ def learning_rate(
     warmup: int = 0,  # Steps of linear warm-up
 ) -> float:  # Learning rate of the next step
     "Linear warm-up, then half a cosine down to zero, or constant."
+    if schedule not in ('cosine', 'constant'): raise ValueError(f"schedule: expected 'cosine' or 'constant', got {schedule!r}")
     if step < warmup: return lr*(step + 1)/(warmup + 1)
     if schedule == 'constant': return lr
-    if schedule != 'cosine': raise ValueError(f"schedule: expected 'cosine' or 'constant', got {schedule!r}")
     return lr*0.5*(1 + math.cos(math.pi*(step - warmup)/max(1, total - warmup)))
 
 # %% ../nbs/05_flows.ipynb #c9dc9535
@@ -139,7 +140,7 @@ def build(description):
     if isinstance(description, list): return [build(d) for d in description]
     if not isinstance(description, dict): return description
     name = description.get('class')
-    if name not in Described.classes:
+    if not isinstance(name, str) or name not in Described.classes:
         raise ValueError(f'unknown class {name!r}: import the module that defines it, then load again')
     return Described.classes[name](*build(description['args']), **{k: build(v) for k, v in description['kwargs'].items()})
 
@@ -148,7 +149,7 @@ def write_tensors(path, tensors: dict, meta: dict) -> None:
     "Write a safetensors file with JSON metadata, atomically: the old file stays until the new one is complete."
     from safetensors.torch import save
     path = Path(path)
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {'flowbook': json.dumps(meta)})
+    data = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, {'flowbook': json.dumps(meta)})
     write_bytes(path, data)
 
 
@@ -162,7 +163,10 @@ def write_bytes(path, data: bytes) -> None:
             f.flush()
             os.fsync(f.fileno())
         os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    except OSError as e: raise type(e)(e.errno, e.strerror, str(path)) from None  # named as the user knows it
+    finally:
+        try: part.unlink(missing_ok=True)
+        except OSError: pass  # a path that cannot be written has no part either
 
 
 def read_tensors(path) -> tuple[dict, dict]:
@@ -176,8 +180,10 @@ def read_tensors(path) -> tuple[dict, dict]:
     except (SafetensorError, struct.error) as e:
         raise ValueError(f'{path}: not a complete safetensors file ({e}); copy or download it again') from None
     if 'flowbook' not in meta: raise ValueError(f'{path}: a safetensors file, but not one that flowbook wrote')
-    meta = json.loads(meta['flowbook'])
-    if meta.get('format', 0) > FORMAT:
+    try: meta = json.loads(meta['flowbook'])
+    except (ValueError, RecursionError) as e: raise ValueError(f'{path}: its description is damaged ({e})') from None
+    if not isinstance(meta, dict) or not isinstance(meta.get('format'), int): raise ValueError(f'{path}: its description is damaged')
+    if meta['format'] > FORMAT:
         raise ValueError(f"{path}: written in format {meta['format']}, this flowbook reads up to {FORMAT}; upgrade flowbook")
     return tensors, meta
 
@@ -201,11 +207,33 @@ def load(
     "Load a flow; `ValueError` says what is wrong with a file that is not one. Its notes are in `flow.notes`."
     tensors, meta = read_tensors(path)
     if 'flow' not in meta: raise ValueError(f'{path}: holds no flow; is it a checkpoint of fit?')
-    flow = build(meta['flow']).to(getattr(torch, meta['dtype'].removeprefix('torch.')))
+    dtypes = {str(t): t for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+    try:
+        with torch.random.fork_rng(devices=[]): flow = build(meta['flow'])  # drawing initial weights leaves no trace
+        if not isinstance(flow, Flow): raise ValueError(f'it describes a {type(flow).__name__}, not a Flow')
+        flow = flow.to(dtypes[meta['dtype']])
+    except Exception as e: raise ValueError(f'{path}: cannot be built from its description: {type(e).__name__}: {e}') from e
     try: flow.load_state_dict(tensors)
     except RuntimeError as e: raise ValueError(f'{path}: the tensors do not fit the description: {e}') from None
     flow.notes = meta.get('notes', {})
     return flow.to(device)
+
+# %% ../nbs/05_flows.ipynb #ca226b1b
+def check_arguments(flow, data, context, valid, valid_context, *, device, **numbers):
+    "Raise `ValueError` for an argument of `fit` that is out of range, or a context that does not match."
+    allowed = dict(epochs=lambda v: v >= 1, batch_size=lambda v: v >= 1, lr=lambda v: 0 < v < math.inf, weight_decay=lambda v: v >= 0,
+                   ema=lambda v: v is None or 0 <= v < 1, patience=lambda v: v is None or v >= 1, seed=lambda v: abs(v) < 2**40)
+    for name, value in numbers.items():
+        if not allowed[name](value): raise ValueError(f'{name}: out of range, got {value}')
+    try: torch.empty(0, device=device)
+    except (RuntimeError, AssertionError): raise ValueError(f'device: expected a device of this machine such as cpu, got {device!r}') from None
+    flow._expect_context(context)
+    if callable(data) and context is not None: raise ValueError('context: cannot go with a function that draws fresh data; pass tensors')
+    if isinstance(valid, Tensor) and (context is None) != (valid_context is None):
+        raise ValueError('valid_context: expected exactly when context is given and valid is a tensor')
+    for name, c, x in [('context', context, data), ('valid_context', valid_context, valid)]:
+        if c is not None and (len(c) != len(x) or not torch.isfinite(c).all()):
+            raise ValueError(f'{name}: expected one finite row for each of {len(x)} examples, got shape {tuple(c.shape)}')
 
 # %% ../nbs/05_flows.ipynb #bb8aed8e
 class Run:
@@ -234,7 +262,8 @@ class Run:
         for name, t in tensors.items():
             group, key = name.split('/', 1)
             groups.setdefault(group, {})[key] = t
-        self.flow.load_state_dict(groups['flow'])
+        try: self.flow.load_state_dict(groups['flow'])
+        except RuntimeError as e: raise ValueError(f'{path}: a checkpoint of another flow: {e}') from None
         self.average.load_state_dict(groups['average'])
         self.best = groups.get('best')
         adam = {i: groups[f'adam{i}'] for i, _ in enumerate(self.flow.parameters()) if f'adam{i}' in groups}
@@ -312,6 +341,9 @@ def fit(
     from tqdm.auto import tqdm
     if next(flow.parameters(), None) is None: raise ValueError('flow: has no parameters to train')
     home, start, fresh = next(flow.parameters()).device, time.time(), callable(data)
+    valid, context, valid_context = [torch.as_tensor(v) if isinstance(v, (Tensor, np.ndarray)) else v for v in (valid, context, valid_context)]
+    check_arguments(flow, data, context, valid, valid_context, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
+                    ema=ema, patience=patience, seed=seed, device=device)
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     config = dict(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, clip=clip,
                   schedule=schedule, warmup=warmup, ema=ema, seed=seed)
@@ -325,6 +357,7 @@ def fit(
             p, first = next(flow.parameters()), slice(0, 10_000)
             flow.bijection.initialize((prepare(x[first]) if prepare else x[first]).to(p), None if context is None else context[first].to(p))
         run = Run(flow, lr, weight_decay, ema)
+        begun = run.snapshot()
         if resume and checkpoint and Path(checkpoint).is_file(): run.load(checkpoint, config)
         done, total = len(run.history.train), epochs*math.ceil(len(x)/batch_size)
         hidden = bool(os.environ.get('IN_TEST')) if progress is None else not progress
@@ -340,6 +373,9 @@ def fit(
                     run.history.seconds += time.time() - start
                     start = time.time()
                     if checkpoint: run.save(checkpoint, config)
+        except Diverged:
+            run.best = run.best or begun
+            raise
         finally:  # also after Ctrl-C or Diverged: the flow holds its best weights, at home
             if run.best: flow.load_state_dict(run.best)
             flow.to(home)
@@ -364,13 +400,14 @@ def hold_out(flow, x, context, draw, valid, valid_context, prepare):
 def stop_now(run, patience):
     "True when the last `patience` epochs brought no better validation loss."
     h = run.history
-    return bool(patience and h.valid and len(h.valid) - 1 - h.best_epoch >= patience)
+    best = -1 if h.best_epoch is None else h.best_epoch
+    return bool(patience and len(h.valid) - 1 - best >= patience)
 
 
 def score(run, epoch, held, held_context, loss):
     "Validate the averaged weights and keep them if they are the best so far; without validation, the last finite ones."
     if held is not None:
         run.history.valid.append(evaluate(run.average, held, held_context, loss).mean().item())
-        if not math.isfinite(run.history.valid[-1]) or run.history.valid[-1] > min(run.history.valid): return
+        if not run.history.valid[-1] < min((v for v in run.history.valid[:-1] if v == v), default=math.inf): return  # also if NaN
         run.history.best_epoch = epoch
     run.best = run.snapshot()
