@@ -169,6 +169,7 @@ def output_shape(self: Compose, shape):
 
 @patch
 def input_shape(self: Compose, shape):
+    "Shape of an event of `z`: from the last layer back to the first."
     for f in reversed(self.layers): shape = f.input_shape(shape)
     return tuple(shape)
 
