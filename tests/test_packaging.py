@@ -160,3 +160,8 @@ def test_the_code_of_the_readme_runs(tmp_path):
     blocks = re.findall(r'^```python\n(.*?)^```', (ROOT/'README.md').read_text(encoding='utf-8'), re.S | re.M)
     assert blocks, 'README.md shows no Python'
     python('import torch\ntorch.set_num_threads(1)\n' + '\n'.join(blocks), cwd=tmp_path, MPLBACKEND='agg')
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    ci = (ROOT/'.ci'/'run').read_text().strip().split('\n')[-1]
+    assert ci.endswith('-m pytest') and ci in (ROOT/'README.md').read_text()
