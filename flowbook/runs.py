@@ -80,7 +80,7 @@ class Job:
         "The same job with every setting filled in."
         many = isinstance(parts.train, Tensor) and len(parts.train) > 20_000
         if parts.kind == 'pixels': chosen = dict(layers=6 if self.model == 'nice' else 5, hidden=[256, 256], activation='silu',
-                                                 epochs=50 if many else 12, batch_size=128 if many else 64, lr=1e-3, ema=.999 if many else .995)
+                                                 epochs=50 if many else 20, batch_size=128 if many else 64, lr=1e-3, ema=.999 if many else .995)
         elif parts.toy: chosen = dict(layers=5, hidden=[64, 64], activation='tanh', epochs=30, batch_size=512, lr=5e-3, ema=.999)
         else: chosen = dict(layers=6, hidden=[64, 64], activation='tanh', epochs=100, batch_size=128, lr=1e-3, ema=.995, patience=20)
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
