@@ -39,6 +39,8 @@ def jacobian(
     with torch.enable_grad():
         if not (create_graph and x.requires_grad): x = x.detach().requires_grad_()
         y = _value(f, x)
+        if y.dim() != x.dim() or y.shape[:-1] != x.shape[:-1]:
+            raise ValueError(f'f: expected one vector for each of x, shape {(*x.shape[:-1], "m")}, got {tuple(y.shape)}')
         if not y.requires_grad: return y.new_zeros(*y.shape, x.shape[-1])  # f is constant
         rows = [torch.autograd.grad(y, x, e_i.expand_as(y), retain_graph=True, create_graph=create_graph, materialize_grads=True)[0]
                 for e_i in torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)]
