@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Described', 'Bijection', 'sum_event', 'expect_event', 'Standardize', 'Compose', 'Invert', 'Permute', 'Base',
-           'StandardNormal', 'StandardLogistic', 'Flow', 'FlowDistribution', 'BijectionError', 'BijectionReport',
-           'check_direction', 'check_state', 'check_gradients', 'check_bijection']
+           'StandardNormal', 'StandardLogistic', 'Model', 'Flow', 'FlowDistribution', 'BijectionError',
+           'BijectionReport', 'check_direction', 'check_state', 'check_gradients', 'check_bijection']
 
 # %% ../nbs/00_core.ipynb #99a2bba5
 import copy, math
@@ -248,7 +248,34 @@ class StandardLogistic(Base):
         return torch.logit(u, eps=torch.finfo(dtype).tiny)  # u may be exactly 0, whose logit is −∞
 
 # %% ../nbs/00_core.ipynb #5373bc0a
-class Flow(Described, nn.Module):
+class Model(Described, nn.Module):
+    "What `fit` can train: a generative model with an `event_shape`, a `loss` and a `sample` method."
+    event_shape: tuple = ()  # shape of one example
+
+    def loss(self,
+        x: Tensor,  # Data, shape `(n, *event_shape)`
+        context: Tensor | None = None,  # What they are conditioned on, shape `(n, C)`
+    ) -> Tensor:  # Loss of each example in nats, shape `(n,)`
+        "What training minimises, one example at a time."
+        raise NotImplementedError(f'{type(self).__name__} has no loss of its own; pass loss=…')
+
+    def players(self) -> list:  # `(name, parameters, loss)` of each; `loss(model, x, context) -> (n,)`
+        "Who is trained, in turn, on each batch: one player with all parameters, unless the model is a game."
+        return [('model', list(self.parameters()), type(self).loss)]
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        "Choose what depends on data, from data `x` of shape `(n, *event_shape)`; nothing by default."
+
+    def _expect_context(self, context):
+        wanted = {m.context_dim for m in self.modules() if getattr(m, 'context_dim', 0)}
+        got = 0 if context is None else context.shape[-1]
+        if wanted and got not in wanted:
+            raise ValueError(f'context: expected shape (..., {max(wanted)}), got {None if context is None else tuple(context.shape)}')
+        if context is not None and not wanted:
+            raise ValueError('context: no layer of this model reads a context; build it with context_dim=…')
+
+# %% ../nbs/00_core.ipynb #12016d02
+class Flow(Model):
     "A generative model with an exact density: a base `π(z)` and a bijection `x = f(z)`."
 
     def __init__(self, base: Base, bijection: Bijection):
@@ -266,6 +293,14 @@ class Flow(Described, nn.Module):
         if context is not None: x, context = self._broadcast(x, context)
         z, log_det = self.bijection.inverse(x, context)
         return self.base.log_prob(z) + log_det  # Eq. (eq-log-prob)
+
+    def loss(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        "Negative log-likelihood of each example in nats."
+        return -self.log_prob(x, context)
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        "Let every layer choose its data-dependent start, from the data side to the latent side."
+        self.bijection.initialize(x, context)
 
     def sample_with_log_prob(self,
         shape: tuple = (),  # How many samples, in front of the batch shape of `context`
@@ -336,15 +371,6 @@ def _broadcast(self: Flow, x, context):
     except RuntimeError:
         raise ValueError(f'context: expected a batch shape that broadcasts with {tuple(batch_x)} of x, got {tuple(context.shape[:-1])}') from None
     return x.expand(*batch, *self.event_shape), context.expand(*batch, -1)
-
-@patch
-def _expect_context(self: Flow, context):
-    wanted = {m.context_dim for m in self.modules() if getattr(m, 'context_dim', 0)}
-    got = 0 if context is None else context.shape[-1]
-    if wanted and got not in wanted:
-        raise ValueError(f'context: expected shape (..., {max(wanted)}), got {None if context is None else tuple(context.shape)}')
-    if context is not None and not wanted:
-        raise ValueError('context: no layer of this flow reads a context; build it with context_dim=…')
 
 # %% ../nbs/00_core.ipynb #dc0c4df2
 class BijectionError(AssertionError):

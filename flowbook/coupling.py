@@ -18,13 +18,14 @@ activations = dict(relu=nn.ReLU, tanh=nn.Tanh, silu=nn.SiLU)
 
 
 class MLP(Described, nn.Module):
-    "A fully connected network `(..., n_in) → (..., n_out)` whose last layer starts at zero, so that it starts as the map to 0."
+    "A fully connected network `(..., n_in) → (..., n_out)` whose last layer starts at zero unless `zero=False`, so that it starts as the map to 0."
 
     def __init__(self,
         n_in: int,  # Numbers read per example
         n_out: int,  # Numbers returned per example
         hidden: tuple = (64, 64),  # Width of each hidden layer; `()` leaves one affine map
         activation: str = 'tanh',  # 'relu', 'tanh' or 'silu'
+        zero: bool = True,  # Whether the last layer starts at zero
     ):
         super().__init__()
         if activation not in activations:
@@ -34,8 +35,9 @@ class MLP(Described, nn.Module):
             layers += [nn.Linear(n_in, width), activations[activation]()]
             n_in = width
         last = nn.Linear(n_in, n_out)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        if zero:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, last)
 
     def forward(self, h: Tensor) -> Tensor: return self.layers(h)

@@ -8,7 +8,7 @@ __all__ = ['FORMAT', 'nll', 'learning_rate', 'update_average', 'check_data', 'Hi
            'fit']
 
 # %% ../nbs/05_flows.ipynb #0d5ce0a1
-import json, math, os, struct, time
+import itertools, json, math, os, struct, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Callable
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import Base, Bijection, Compose, Described, Flow
+from .core import Base, Bijection, Compose, Described, Flow, Model
 
 # %% ../nbs/05_flows.ipynb #937a515a
 def nll(
@@ -52,7 +52,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 # %% ../nbs/05_flows.ipynb #cc190bc8
 def check_data(
-    flow: Flow,  # The model that is to be fitted
+    model: Model,  # The model that is to be fitted
     x: Tensor,  # The data, shape `(n, …)`
     prepare: Callable | None = None,  # Map from a raw batch to what the flow sees
 ) -> Tensor:  # The data as a tensor
@@ -65,21 +65,22 @@ def check_data(
     if prepare is None and not x.is_floating_point():
         raise ValueError(f'data: {x.dtype} values have no density; pass prepare=dequantize for images, or floats')
     shown = prepare(x[:1]) if prepare else x[:1]
-    if tuple(shown.shape[1:]) != tuple(flow.event_shape):
-        raise ValueError(f'data: expected shape (n, {", ".join(map(str, flow.event_shape))}), got {tuple(x.shape)}')
+    if tuple(shown.shape[1:]) != tuple(model.event_shape):
+        raise ValueError(f'data: expected shape (n, {", ".join(map(str, model.event_shape))}), got {tuple(x.shape)}')
     return x
 
 # %% ../nbs/05_flows.ipynb #8a69eb12
 @dataclass
 class History:
     "What `fit` saw, epoch by epoch; losses in nats per example."
-    train: list = field(default_factory=list)  # mean training loss
+    train: list = field(default_factory=list)  # mean training loss; in a game, of the first player
     valid: list = field(default_factory=list)  # validation loss (of the averaged weights, if any)
     lr: list = field(default_factory=list)  # learning rate at the end of the epoch
     steps: int = 0  # optimiser steps done
     seconds: float = 0.  # wall time spent in `fit`
     best_epoch: int | None = None  # epoch (from 0) of the lowest validation loss
     stopped: str = 'running'  # why the run ended: 'all epochs', 'no progress'
+    others: dict = field(default_factory=dict)  # in a game, the mean training loss of every player but the first, by name
 
     @property
     def best(self) -> float:
@@ -94,6 +95,7 @@ class History:
         epochs = range(1, len(self.train) + 1)
         ax.plot(epochs, [v*scale for v in self.train], color='#0072B2', label='training')
         if self.valid: ax.plot(epochs, [v*scale for v in self.valid], color='#D55E00', label='validation')
+        for (name, values), color in zip(self.others.items(), ['#009E73', '#CC79A7']): ax.plot(epochs, [v*scale for v in values], color=color, label=name)
         if floor is not None: ax.axhline(floor, color='#767676', ls='--', lw=1.2, label='floor')
         ax.set(xlabel='epoch', ylabel=f'negative log-likelihood ({unit})')
         ax.legend()
@@ -106,17 +108,18 @@ class Diverged(RuntimeError):
 
 @torch.no_grad()
 def first_nonfinite(
-    flow: Flow,  # The model
+    model: Model,  # The model
     x: Tensor,  # The batch that gave the loss, shape `(n, *event_shape)`
     context: Tensor | None = None,  # Its context
-) -> str | None:  # Name of the first layer, from the data side, whose output is not finite
-    "Find the layer in which NaN or infinity begins."
-    layers = list(flow.bijection.layers) if isinstance(flow.bijection, Compose) else [flow.bijection]
-    for i in reversed(range(len(layers))):
-        x, log_det = layers[i].inverse(x, context)
-        if not (torch.isfinite(x).all() and torch.isfinite(log_det).all()): return f'layer {i}, {layers[i]!r}'
-    if not torch.isfinite(flow.base.log_prob(x)).all(): return f'the base, {flow.base!r}'
-    bad = [n for n, p in flow.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+) -> str | None:  # Name of the first layer, from the data side, whose output is not finite, or of a bad gradient
+    "Find the layer of a flow in which NaN or infinity begins, or the parameter whose gradient is not finite."
+    if isinstance(model, Flow):
+        layers = list(model.bijection.layers) if isinstance(model.bijection, Compose) else [model.bijection]
+        for i in reversed(range(len(layers))):
+            x, log_det = layers[i].inverse(x, context)
+            if not (torch.isfinite(x).all() and torch.isfinite(log_det).all()): return f'layer {i}, {layers[i]!r}'
+        if not torch.isfinite(model.base.log_prob(x)).all(): return f'the base, {model.base!r}'
+    bad = [n for n, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
     return f'the gradient of {bad[0]}' if bad else None
 
 # %% ../nbs/05_flows.ipynb #60725de9
@@ -189,45 +192,52 @@ def read_tensors(path) -> tuple[dict, dict]:
 
 # %% ../nbs/05_flows.ipynb #cc138a0a
 def save(
-    flow: Flow,  # The flow
+    model: Model,  # The flow, or other model
     path,  # File to write, by convention `*.safetensors`
     dtype: torch.dtype | None = None,  # Store floating-point tensors in this precision, e.g. `torch.float16`
     **notes,  # Anything JSON can hold that should travel with the flow
 ) -> None:
     "Save a flow with its description to one safetensors file, atomically."
-    state, full = flow.state_dict(), next((str(t.dtype) for t in flow.state_dict().values() if t.is_floating_point()), 'torch.float32')
+    state, full = model.state_dict(), next((str(t.dtype) for t in model.state_dict().values() if t.is_floating_point()), 'torch.float32')
     if dtype: state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-    write_tensors(path, state, dict(format=FORMAT, flow=describe(flow), dtype=full, notes=notes))
+    write_tensors(path, state, dict(format=FORMAT, flow=describe(model), dtype=full, notes=notes))
 
 
 def load(
     path,  # File that `save` wrote
-    device: str = 'cpu',  # Where the flow is to live
-) -> Flow:  # The flow, with the weights and the precision it was saved from
-    "Load a flow; `ValueError` says what is wrong with a file that is not one. Its notes are in `flow.notes`."
+    device: str = 'cpu',  # Where it is to live
+) -> Model:  # The flow or other model, with the weights and the precision it was saved from
+    "Load what `save` wrote; `ValueError` says what is wrong with a file that is not one. Its notes are in `model.notes`."
     tensors, meta = read_tensors(path)
     if 'flow' not in meta: raise ValueError(f'{path}: holds no flow; is it a checkpoint of fit?')
     dtypes = {str(t): t for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
     try:
-        with torch.random.fork_rng(devices=[]): flow = build(meta['flow'])  # drawing initial weights leaves no trace
-        if not isinstance(flow, Flow): raise ValueError(f'it describes a {type(flow).__name__}, not a Flow')
-        flow = flow.to(dtypes[meta['dtype']])
+        with torch.random.fork_rng(devices=[]): model = build(meta['flow'])  # drawing initial weights leaves no trace
+        if not isinstance(model, Model): raise ValueError(f'it describes a {type(model).__name__}, not a model')
+        model = model.to(dtypes[meta['dtype']])
     except Exception as e: raise ValueError(f'{path}: cannot be built from its description: {type(e).__name__}: {e}') from e
-    try: flow.load_state_dict(tensors)
+    try: model.load_state_dict(tensors)
     except RuntimeError as e: raise ValueError(f'{path}: the tensors do not fit the description: {e}') from None
-    flow.notes = meta.get('notes', {})
-    return flow.to(device)
+    model.notes = meta.get('notes', {})
+    return model.to(device)
 
 # %% ../nbs/05_flows.ipynb #ca226b1b
-def check_arguments(flow, data, context, valid, valid_context, *, device, **numbers):
+def check_valid(valid, players):
+    "What `valid=None` stands for; a game has no single loss that could be validated."
+    if len(players) == 1: return .1 if valid is None else valid
+    if isinstance(valid, Tensor) or valid: raise ValueError('valid: a game of several players has no loss to validate; leave it out')
+    return 0
+
+
+def check_arguments(model, data, context, valid, valid_context, *, device, **numbers):
     "Raise `ValueError` for an argument of `fit` that is out of range, or a context that does not match."
-    allowed = dict(epochs=lambda v: v >= 1, batch_size=lambda v: v >= 1, lr=lambda v: 0 < v < math.inf, weight_decay=lambda v: v >= 0,
+    allowed = dict(betas=lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), epochs=lambda v: v >= 1, batch_size=lambda v: v >= 1, lr=lambda v: 0 < v < math.inf, weight_decay=lambda v: v >= 0,
                    ema=lambda v: v is None or 0 <= v < 1, patience=lambda v: v is None or v >= 1, seed=lambda v: abs(v) < 2**40)
     for name, value in numbers.items():
         if not allowed[name](value): raise ValueError(f'{name}: out of range, got {value}')
     try: torch.empty(0, device=device)
     except (RuntimeError, AssertionError): raise ValueError(f'device: expected a device of this machine such as cpu, got {device!r}') from None
-    flow._expect_context(context)
+    model._expect_context(context)
     if callable(data) and context is not None: raise ValueError('context: cannot go with a function that draws fresh data; pass tensors')
     if isinstance(valid, Tensor) and (context is None) != (valid_context is None):
         raise ValueError('valid_context: expected exactly when context is given and valid is a tensor')
@@ -239,16 +249,16 @@ def check_arguments(flow, data, context, valid, valid_context, *, device, **numb
 class Run:
     "The state of a training run: everything that a checkpoint must hold."
 
-    def __init__(self, flow, lr, weight_decay, ema):
+    def __init__(self, model, lr, betas, weight_decay, ema):
         import copy
-        self.flow, self.average = flow, copy.deepcopy(flow) if ema else flow
-        self.opt = torch.optim.AdamW(flow.parameters(), lr, weight_decay=weight_decay, fused=True)
+        self.model, self.average = model, copy.deepcopy(model) if ema else model
+        self.opt = torch.optim.AdamW(model.parameters(), lr, tuple(betas), weight_decay=weight_decay, fused=True)
         self.history, self.best = History(), None
 
     def snapshot(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
 
     def save(self, path, config):
-        groups = {'flow': self.flow.state_dict(), 'average': self.average.state_dict(), 'best': self.best or {},
+        groups = {'flow': self.model.state_dict(), 'average': self.average.state_dict(), 'best': self.best or {},
                   **{f'adam{i}': s for i, s in self.opt.state_dict()['state'].items()}}
         tensors = {f'{g}/{k}': v.clone() for g, state in groups.items() for k, v in state.items()}
         write_tensors(path, tensors, dict(format=FORMAT, history=asdict(self.history), config=config))
@@ -262,69 +272,72 @@ class Run:
         for name, t in tensors.items():
             group, key = name.split('/', 1)
             groups.setdefault(group, {})[key] = t
-        try: self.flow.load_state_dict(groups['flow'])
+        try: self.model.load_state_dict(groups['flow'])
         except RuntimeError as e: raise ValueError(f'{path}: a checkpoint of another flow: {e}') from None
         self.average.load_state_dict(groups['average'])
         self.best = groups.get('best')
-        adam = {i: groups[f'adam{i}'] for i, _ in enumerate(self.flow.parameters()) if f'adam{i}' in groups}
+        adam = {i: groups[f'adam{i}'] for i, _ in enumerate(self.model.parameters()) if f'adam{i}' in groups}
         self.opt.load_state_dict(self.opt.state_dict() | {'state': adam})
         self.history = History(**meta['history'])
 
 # %% ../nbs/05_flows.ipynb #e8335ddb
 @torch.no_grad()
 def evaluate(
-    flow: Flow,  # The model
+    model: Model,  # The model
     x: Tensor,  # Data as the flow sees them, shape `(n, *event_shape)`
     context: Tensor | None = None,  # Their context, shape `(n, C)`
-    loss: Callable = nll,  # Loss per example
+    loss: Callable | None = None,  # Loss per example; None takes the model's own, `nll` for a flow
     batch_size: int = 1000,  # Examples per pass
 ) -> Tensor:  # Loss of each example, nats, shape `(n,)`, on the CPU
-    "The loss of each example, batch by batch, on the flow's own device."
-    p = next(flow.parameters(), flow.base.zero)
+    "The loss of each example, batch by batch, on the model's own device."
+    p = next(itertools.chain(model.parameters(), model.buffers()))
+    loss = loss or type(model).loss
     contexts = [None]*math.ceil(len(x)/batch_size) if context is None else context.split(batch_size)
-    parts = [loss(flow, a.to(p), None if c is None else c.to(p)).cpu() for a, c in zip(x.split(batch_size), contexts)]
+    parts = [loss(model, a.to(p), None if c is None else c.to(p)).cpu() for a, c in zip(x.split(batch_size), contexts)]
     return torch.cat(parts)
 
 # %% ../nbs/05_flows.ipynb #7af52ebb
-def run_epoch(run: Run, x: Tensor, context, total: int, config: dict, prepare, loss, bar) -> float:
-    "One pass over the data; returns the mean training loss in nats. Raises `Diverged` on NaN."
-    p, order, losses = next(run.flow.parameters()), torch.randperm(len(x)), []
-    dim = math.prod(run.flow.event_shape)
+def run_epoch(run: Run, x: Tensor, context, total: int, config: dict, prepare, players: list, bar) -> dict:
+    "One pass over the data; returns the mean training loss of each player, in nats. Raises `Diverged` on NaN."
+    p, order = next(run.model.parameters()), torch.randperm(len(x))
+    dim, losses = math.prod(run.model.event_shape), {name: [] for name, *_ in players}
     for index in order.split(config['batch_size']):
         batch, c = x[index].to(p.device), None if context is None else context[index].to(p)
         batch = (prepare(batch) if prepare else batch).to(p.dtype)
         lr = learning_rate(run.history.steps, total, config['lr'], config['schedule'], config['warmup'])
         for group in run.opt.param_groups: group['lr'] = lr
-        run.opt.zero_grad()
-        value = loss(run.flow, batch, c).mean()
-        (value/dim).backward()  # per coordinate, so that `clip` means the same for 2 and for 784 dimensions
-        norm = nn.utils.clip_grad_norm_(run.flow.parameters(), config['clip'] or math.inf)
-        if not (torch.isfinite(value) and torch.isfinite(norm)):
-            where = first_nonfinite(run.flow, batch, c) or 'no single layer: the batch is finite now'
-            raise Diverged(f'step {run.history.steps}: loss {value.item():.4g}, gradient norm {norm.item():.4g}; it began in '
-                           f'{where}. The flow holds its last good weights; lower lr, lower clip or bound the scale')
-        run.opt.step()
-        if run.average is not run.flow: update_average(run.average, run.flow, config['ema'], run.history.steps)
+        for name, parameters, loss in players:  # a flow is one player; the two of a game take turns
+            run.opt.zero_grad()  # whoever has no gradient stands still
+            value = loss(run.model, batch, c).mean()
+            (value/dim).backward(inputs=parameters)  # per coordinate, so that `clip` means the same for 2 and for 784 dimensions
+            norm = nn.utils.clip_grad_norm_(parameters, config['clip'] or math.inf)
+            if not (torch.isfinite(value) and torch.isfinite(norm)):
+                where = first_nonfinite(run.model, batch, c) or 'no single layer: the batch is finite now'
+                raise Diverged(f'step {run.history.steps}: loss {value.item():.4g}, gradient norm {norm.item():.4g}; it began in '
+                               f'{where}. The model holds its last good weights; lower lr, lower clip or bound the scale')
+            run.opt.step()
+            losses[name].append(value.detach()*len(index))
+        if run.average is not run.model: update_average(run.average, run.model, config['ema'], run.history.steps)
         run.history.steps += 1
-        losses.append(value.detach()*len(index))
         bar.update()
     run.history.lr.append(lr)
-    return (torch.stack(losses).sum()/len(x)).item()
+    return {name: (torch.stack(v).sum()/len(x)).item() for name, v in losses.items()}
 
 # %% ../nbs/05_flows.ipynb #8c849745
 def fit(
-    flow: Flow,  # The flow to train, in place
+    model: Model,  # What to train, in place: a flow, or any other `Model`
     data,  # Tensor or array `(n, *event_shape)`, or a function `n -> tensor` that draws fresh data
     context: Tensor | None = None,  # What each example is conditioned on, shape `(n, C)`
     *,
-    valid: float | Tensor = .1,  # Share of the data held out, or held-out data; 0 for none
+    valid: float | Tensor | None = None,  # Share of the data held out, or held-out data; 0 for none; None is a tenth, none in a game
     valid_context: Tensor | None = None,  # Context of `valid`, if that is a tensor
-    loss: Callable = nll,  # Loss per example, `loss(flow, x, context) -> (n,)` in nats
+    loss: Callable | None = None,  # Loss per example, `loss(model, x, context) -> (n,)` in nats; None takes the model's own
     prepare: Callable | None = None,  # Map from a raw batch to what the flow sees, e.g. `dequantize`
     epochs: int = 100,  # Passes over the data
     batch_size: int = 128,  # Examples per step
     epoch_size: int = 12_800,  # Examples per epoch, if `data` is a function
     lr: float = 1e-3,  # Peak learning rate of AdamW
+    betas: tuple = (.9, .999),  # Decay of AdamW's two averages
     weight_decay: float = 0.,  # Decay of AdamW
     clip: float | None = 1.,  # Largest norm of the gradient of the loss per coordinate
     schedule: str = 'cosine',  # 'cosine' to zero, or 'constant'
@@ -337,26 +350,29 @@ def fit(
     resume: bool = False,  # Go on from `checkpoint` if it exists
     progress: bool | None = None,  # Show a progress bar; None shows it unless IN_TEST is set
 ) -> History:  # Losses per epoch, and why the run ended
-    "Train a flow by maximum likelihood; afterwards it holds the weights of the best validation loss."
+    "Minimise the loss of a model (for a flow: maximum likelihood); afterwards it holds the weights of the best validation loss."
     from tqdm.auto import tqdm
-    if next(flow.parameters(), None) is None: raise ValueError('flow: has no parameters to train')
-    home, start, fresh = next(flow.parameters()).device, time.time(), callable(data)
+    if next(model.parameters(), None) is None: raise ValueError('model: has no parameters to train')
+    home, start, fresh = next(model.parameters()).device, time.time(), callable(data)
     valid, context, valid_context = [torch.as_tensor(v) if isinstance(v, (Tensor, np.ndarray)) else v for v in (valid, context, valid_context)]
-    check_arguments(flow, data, context, valid, valid_context, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
-                    ema=ema, patience=patience, seed=seed, device=device)
+    players = [('model', list(model.parameters()), loss)] if loss else model.players()
+    players = [(name, [p for p in own if p.requires_grad], own_loss) for name, own, own_loss in players]  # frozen ones stay
+    valid = check_valid(valid, players)
+    check_arguments(model, data, context, valid, valid_context, epochs=epochs, batch_size=batch_size, lr=lr, betas=betas,
+                    weight_decay=weight_decay, ema=ema, patience=patience, seed=seed, device=device)
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    config = dict(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, clip=clip,
+    config = dict(epochs=epochs, batch_size=batch_size, lr=lr, betas=list(betas), weight_decay=weight_decay, clip=clip,
                   schedule=schedule, warmup=warmup, ema=ema, seed=seed)
     learning_rate(0, 1, lr, schedule, warmup)  # refuse an unknown schedule before anything else
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
         torch.manual_seed(seed)
-        x = check_data(flow, data(epoch_size) if fresh else data, prepare)
-        x, context, held, held_context = hold_out(flow, x, context, data if fresh else None, valid, valid_context, prepare)
-        flow.to(device)
+        x = check_data(model, data(epoch_size) if fresh else data, prepare)
+        x, context, held, held_context = hold_out(model, x, context, data if fresh else None, valid, valid_context, prepare)
+        model.to(device)
         with torch.no_grad():
-            p, first = next(flow.parameters()), slice(0, 10_000)
-            flow.bijection.initialize((prepare(x[first]) if prepare else x[first]).to(p), None if context is None else context[first].to(p))
-        run = Run(flow, lr, weight_decay, ema)
+            p, first = next(model.parameters()), slice(0, 10_000)
+            model.initialize((prepare(x[first]) if prepare else x[first]).to(p), None if context is None else context[first].to(p))
+        run = Run(model, lr, betas, weight_decay, ema)
         begun = run.snapshot()
         if resume and checkpoint and Path(checkpoint).is_file(): run.load(checkpoint, config)
         done, total = len(run.history.train), epochs*math.ceil(len(x)/batch_size)
@@ -367,7 +383,9 @@ def fit(
                     if stop_now(run, patience): break
                     torch.manual_seed(seed*1_000_003 + epoch + 1)
                     if fresh: x = data(len(x))
-                    run.history.train.append(run_epoch(run, x, context, total, config, prepare, loss, bar))
+                    first, *others = run_epoch(run, x, context, total, config, prepare, players, bar).items()
+                    run.history.train.append(first[1])
+                    for name, value in others: run.history.others.setdefault(name, []).append(value)
                     score(run, epoch, held, held_context, loss)
                     bar.set_postfix(train=f'{run.history.train[-1]:.3f}', valid=f'{run.history.valid[-1]:.3f}' if held is not None else '–')
                     run.history.seconds += time.time() - start
@@ -377,15 +395,15 @@ def fit(
             run.best = run.best or begun
             raise
         finally:  # also after Ctrl-C or Diverged: the flow holds its best weights, at home
-            if run.best: flow.load_state_dict(run.best)
-            flow.to(home)
+            if run.best: model.load_state_dict(run.best)
+            model.to(home)
     run.history.stopped = 'all epochs' if len(run.history.train) == epochs else 'no progress'
     return run.history
 
 # %% ../nbs/05_flows.ipynb #3c885fec
-def hold_out(flow, x, context, draw, valid, valid_context, prepare):
+def hold_out(model, x, context, draw, valid, valid_context, prepare):
     "Split off validation data, dequantised or otherwise prepared once, so that every epoch sees the same."
-    if isinstance(valid, Tensor): held, held_context = check_data(flow, valid, prepare), valid_context
+    if isinstance(valid, Tensor): held, held_context = check_data(model, valid, prepare), valid_context
     elif not 0 <= valid < 1: raise ValueError(f'valid: expected a share in [0, 1) or held-out data, got {valid}')
     elif not valid: return x, context, None, None
     elif draw: held, held_context = draw(max(1, round(valid*len(x)))), None

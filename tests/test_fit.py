@@ -13,12 +13,12 @@ import torch
 from support import ROOT, normal
 
 from flowbook import train
-from flowbook.core import Bijection, Compose, Flow, StandardNormal, Standardize
+from flowbook.core import Bijection, Compose, Flow, Model, StandardNormal, Standardize
 from flowbook.coupling import DiagScale, nice
 from flowbook.images import dequantize, on_pixels
 from flowbook.realnvp import realnvp
 from flowbook.toy import kl_to_truth, toys
-from flowbook.train import Diverged, evaluate, fit, load, read_tensors, write_bytes
+from flowbook.train import Diverged, evaluate, fit, load, read_tensors, save, write_bytes
 
 DATA = 2*normal(200, 2, dtype=torch.float32) + torch.tensor([5., -3.])
 
@@ -350,3 +350,53 @@ def test_the_loss_curve_can_be_drawn_without_a_window():
     from matplotlib.figure import Figure
     ax = fit(small(), DATA, epochs=3).plot(Figure().subplots(), floor=1.)
     assert ax.get_ylabel() == 'negative log-likelihood (nats)' and len(ax.lines) == 3 and len(ax.lines[0].get_xdata()) == 3
+
+
+class Tug(Model):
+    "Two numbers: `a` is pulled to the data's mean, `b` to `a`; a third player has nothing to gain."
+    event_shape = (1,)
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
+
+    def players(self):
+        return [('first', [self.a], lambda m, x, context: ((x - m.a)**2 + m.c**2).sum(-1)),
+                ('second', [self.b], lambda m, x, context: ((m.a - m.b)**2).sum(-1).expand(len(x)))]
+
+    def sample(self, shape=(), context=None, temperature=1., generator=None): return self.b.expand(*shape, 1)
+
+
+def test_players_take_turns_and_move_only_what_is_theirs():
+    game = Tug()
+    history = fit(game, DATA[:, :1], epochs=100, lr=.2)
+    mean = DATA[:, 0].mean()
+    assert abs(game.a - mean) < .1 and abs(game.b - mean) < .1, 'the second follows the first, which does not notice'
+    assert game.c == 0 and history.valid == [] and history.steps == 100*2
+    assert len(history.train) == len(history.others['second']) == 100 and history.others['second'][-1] < .01
+    with pytest.raises(ValueError, match='valid: a game'): fit(Tug(), DATA[:, :1], valid=.1)
+
+
+def test_a_game_resumes_bit_for_bit(tmp_path):
+    whole, pieces, path = Tug(), Tug(), tmp_path/'game.checkpoint'
+    fit(whole, DATA[:, :1], epochs=4, ema=.9)
+    def cut(n):
+        def draw(m, x, context):
+            cut.left -= 1
+            if cut.left < 0: raise KeyboardInterrupt
+            return Tug.players(m)[0][2](m, x, context)
+        cut.left = n
+        return lambda: [('first', [pieces.a], draw), Tug.players(pieces)[1]]
+    pieces.players = cut(5)
+    with pytest.raises(KeyboardInterrupt): fit(pieces, DATA[:, :1], epochs=4, ema=.9, checkpoint=path)
+    del pieces.players
+    assert fit(pieces, DATA[:, :1], epochs=4, ema=.9, checkpoint=path, resume=True).others['second']
+    assert same(whole, pieces)
+
+
+def test_a_model_that_is_no_flow_is_saved_and_loaded(tmp_path):
+    game = Tug()
+    fit(game, DATA[:, :1], epochs=2)
+    save(game, tmp_path/'game.safetensors')
+    assert same(load(tmp_path/'game.safetensors'), game)
+    with pytest.raises(NotImplementedError, match='Tug has no loss of its own'): evaluate(game, DATA[:, :1])
