@@ -149,8 +149,24 @@ def test_imports_stand_in_cells_of_their_own(path):
 
 @pytest.mark.parametrize('path', [p for p in NBS if re.match(r'[0-7]\d_', p.stem)], ids=lambda p: p.stem)
 def test_a_chapter_proves_what_it_says(path):
-    asserting = [c for c in CELLS[path] if c.kind == 'code' and not c.exported and re.search(r'\bassert\b|\btest_\w+\(|ExceptionExpected|check_\w+\(', c.text)]
+    asserting = [c for c in CELLS[path] if c.kind == 'code' and not c.exported and ASSERTING.search(c.text)]
     assert len(asserting) >= 6, f'{len(asserting)} cells assert something'
+
+
+ASSERTING = re.compile(r'\bassert\b|\btest_\w+\(|ExceptionExpected|check_\w+\(')
+
+
+def tagged(letter):
+    "The numbers of the report's equations (Q) or errata (E) that a comment in an asserting cell names."
+    lines = [line for cells in CELLS.values() for c in cells if c.kind == 'code' and ASSERTING.search(c.text)
+             for line in c.text.splitlines() if re.match(r'# (Check|Errata) [QE]\d', line)]
+    return {int(n) for line in lines for n in re.findall(rf'\b{letter}(\d+)\b', line.split(':')[0])}
+
+
+def test_every_equation_of_the_reports_foundations_is_checked(): assert not set(range(1, 20)) - tagged('Q')
+
+
+def test_every_error_of_the_reports_foundations_is_shown(): assert not {*range(8, 18), *range(33, 41)} - tagged('E')
 
 
 @notebooks
