@@ -77,7 +77,11 @@ class GAN(Model):
         expect_event(x, self.event_shape, 'x')
         self._expect_context(context)
         h, _ = self.standardize.inverse(x)
-        if context is not None: h = torch.cat([h, context.expand(*h.shape[:-1], -1)], -1)
+        if context is not None:
+            try: batch = torch.broadcast_shapes(h.shape[:-1], context.shape[:-1])
+            except RuntimeError:
+                raise ValueError(f'context: expected a batch shape that broadcasts with {tuple(h.shape[:-1])} of x, got {tuple(context.shape[:-1])}') from None
+            h = torch.cat([h.expand(*batch, -1), context.expand(*batch, -1)], -1)
         return self.discriminator(h)[..., 0]
 
     def rsample(self,
