@@ -24,7 +24,8 @@ def push_forward(
     def log_p(x):
         terms = []
         for g in branches:
-            z, slope = torch.func.jvp(g, (x,), (torch.ones_like(x),))  # g(x) and g'(x) in one pass
+            z, pull = torch.func.vjp(g, x)
+            slope, = pull(torch.ones_like(z))  # g'(x), because g acts on each number alone
             term = log_prob(z) + slope.abs().log()  # Eq. (eq-change-1d)
             terms.append(torch.where(z.isnan(), -math.inf, term))
         return torch.stack(terms).logsumexp(0)
