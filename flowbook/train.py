@@ -93,11 +93,11 @@ class History:
             import matplotlib.pyplot as plt
             ax = plt.gca()
         epochs = range(1, len(self.train) + 1)
-        ax.plot(epochs, [v*scale for v in self.train], color='#0072B2', label='training')
+        ax.plot(epochs, [v*scale for v in self.train], color='#0072B2', label='first player' if self.others else 'training')
         if self.valid: ax.plot(epochs, [v*scale for v in self.valid], color='#D55E00', label='validation')
-        for (name, values), color in zip(self.others.items(), ['#009E73', '#CC79A7']): ax.plot(epochs, [v*scale for v in values], color=color, label=name)
+        for (name, values), color in zip(self.others.items(), itertools.cycle(['#009E73', '#CC79A7'])): ax.plot(epochs, [v*scale for v in values], color=color, label=name)
         if floor is not None: ax.axhline(floor, color='#767676', ls='--', lw=1.2, label='floor')
-        ax.set(xlabel='epoch', ylabel=f'negative log-likelihood ({unit})')
+        ax.set(xlabel='epoch', ylabel=f'{"loss" if self.others else "negative log-likelihood"} ({unit})')
         ax.legend()
         return ax
 
