@@ -13,6 +13,7 @@ from flowbook.core import (Bijection, BijectionError, Compose, Flow, Invert, Per
 from flowbook.coupling import MLP, Additive, AdditiveCoupling, Coupling, DiagScale, nice
 from flowbook.images import Logit, Reshape, dequantize, on_pixels
 from flowbook.realnvp import Affine, AffineCoupling, realnvp
+from flowbook.variables import Exp, Hinge
 from flowbook.toy import toys
 from flowbook.train import fit, nll
 
@@ -28,6 +29,8 @@ def standardize(dim):
 LAYERS = {  # name: (how to build it for vectors of length dim, the least dim, whether it reads a context)
     'Standardize': (standardize, 1, False),
     'DiagScale': (DiagScale, 1, False),
+    'Exp': (lambda d: Compose(DiagScale(d), Exp(d)), 1, False),
+    'Hinge': (lambda d: Hinge([.3*i for i in range(d)], .7), 1, False),
     'Permute': (lambda d: Permute(torch.randperm(d, generator=torch.Generator().manual_seed(0)).tolist()), 1, False),
     'Invert': (lambda d: Invert(DiagScale(d)), 1, False),
     'Compose': (lambda d: Compose(DiagScale(d), Permute(list(range(d))[::-1]), standardize(d)), 1, False),
