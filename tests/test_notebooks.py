@@ -140,6 +140,13 @@ def test_pictures_are_small_and_described(path):
 
 
 @notebooks
+def test_the_title_cell_holds_nothing_that_the_page_builder_would_drop(path):
+    if path.stem == 'index': return  # built by tools/pages.py
+    title = next(c.text for c in CELLS[path] if c.kind == 'markdown')
+    assert re.fullmatch(r'# [^\n]+\n\n(> [^\n]+\n?)+', title.strip() + '\n'), 'prose after the description is lost: give it a cell of its own'
+
+
+@notebooks
 def test_imports_stand_in_cells_of_their_own(path):
     for c in CELLS[path]:
         if c.kind != 'code' or c.exported or not c.images(): continue
