@@ -66,9 +66,16 @@ Options left out are chosen by the kind and size of the data and written to run.
     p.add_argument('--layers', type=int, help='coupling layers')
     p.add_argument('--hidden', type=int, nargs='+', metavar='WIDTH', help='widths of the hidden layers of each conditioner')
     p.add_argument('--activation', choices=['relu', 'tanh', 'silu'], help='between hidden layers')
+    p.add_argument('--levels', type=int, help='scales of realnvp-images and glow')
+    p.add_argument('--blocks', type=int, help='residual blocks of each of their conditioners')
+    p.add_argument('--noise', choices=['uniform', 'learned'], default='uniform', help='dequantisation; learned is for the same two (uniform)')
+    p.add_argument('--labels', action='store_true', help='condition the same two on the class')
+    p.add_argument('--start', metavar='RUN', help='begin with the weights of a run of the same architecture')
+    p.add_argument('--bfloat16', action='store_true', help='train the networks in bfloat16; the results are measured in float32')
     p.add_argument('--epochs', type=int, help='passes over the training part')
     p.add_argument('--batch-size', type=int, help='examples per step')
     p.add_argument('--lr', type=float, help='peak learning rate of AdamW')
+    p.add_argument('--warmup', type=int, help='steps of linear warm-up')
     p.add_argument('--weight-decay', type=float, default=0., help='decay of AdamW (0)')
     p.add_argument('--ema', type=float, help='decay of the moving average of the weights')
     p.add_argument('--patience', type=int, help='stop after this many epochs without progress')
@@ -81,12 +88,12 @@ Options left out are chosen by the kind and size of the data and written to run.
 # %% ../nbs/81_command_line.ipynb #89b766d9
 def do_fit(a) -> None:
     "`flowbook fit`"
-    for name in ['layers', 'epochs', 'batch_size', 'threads']:
+    for name in ['layers', 'levels', 'epochs', 'batch_size', 'threads']:
         if (value := getattr(a, name)) is not None and value < 1: raise ValueError(f'--{name.replace("_", "-")}: expected at least 1, got {value}')
     if a.hidden and min(a.hidden) < 1: raise ValueError(f'--hidden: expected widths of at least 1, got {a.hidden}')
     if a.model not in MODELS: raise ValueError(f"MODEL: expected one of {', '.join(MODELS)}, got {a.model!r}")
     if a.device and a.device.startswith('cuda') and not torch.cuda.is_available(): raise ValueError('--device: no CUDA device here; use cpu')
-    ranges = dict(lr=lambda v: 0 < v < math.inf, weight_decay=lambda v: v >= 0, ema=lambda v: 0 <= v < 1, patience=lambda v: v >= 1)
+    ranges = dict(lr=lambda v: 0 < v < math.inf, weight_decay=lambda v: v >= 0, ema=lambda v: 0 <= v < 1, patience=lambda v: v >= 1, warmup=lambda v: v >= 0)
     for name, ok in ranges.items():
         if (value := getattr(a, name)) is not None and not ok(value): raise ValueError(f'--{name.replace("_", "-")} ({name}): out of range, got {value}')
     expect_seed(a.seed)
@@ -94,7 +101,7 @@ def do_fit(a) -> None:
     except (RuntimeError, AssertionError): raise ValueError(f'--device: expected cpu or cuda, got {a.device!r}') from None
     if a.threads: torch.set_num_threads(a.threads)
     out = Path(a.out or f'runs/{a.model}-{Path(a.data).stem}')
-    job = Job(**{k: getattr(a, k) for k in 'model data layers hidden activation epochs batch_size lr weight_decay ema patience seed device'.split()})
+    job = Job(**{k: getattr(a, k) for k in 'model data layers hidden activation levels blocks noise labels start bfloat16 epochs batch_size lr warmup weight_decay ema patience seed device'.split()})
     record = train(job, out, resume=a.resume, half=a.half)
     for m in record['metrics']: print(show(m))
     print(f'samples: {out/"samples.png"}   loss curve: {out/"loss.png"}   record: {out/"run.json"}')

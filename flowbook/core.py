@@ -251,6 +251,7 @@ class StandardLogistic(Base):
 class Model(Described, nn.Module):
     "What `fit` can train: a generative model with an `event_shape`, a `loss` and a `sample` method."
     event_shape: tuple = ()  # shape of one example
+    discrete = False  # True for a model of whole numbers, which `fit` then passes on as they are
 
     def loss(self,
         x: Tensor,  # Data, shape `(n, *event_shape)`

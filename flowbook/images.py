@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['dequantize', 'Logit', 'Reshape', 'bits_per_dim', 'Bits', 'evaluate_bits', 'checkerboard_order', 'on_pixels',
-           'histogram_bits', 'zlib_bits', 'lzma_bits', 'gaussian_bits', 'baselines']
+           'histogram_bits', 'zlib_bits', 'lzma_bits', 'gaussian_bits', 'baselines', 'LearnedNoise', 'Dequantized']
 
 # %% ../nbs/14_pixels.ipynb #47d022ed
 import lzma, math, zlib
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .core import Bijection, Compose, Flow, expect_event, sum_event
+from .core import Bijection, Compose, Described, Flow, Model, StandardNormal, expect_event, sum_event
+from .realnvp import Affine, ChannelCoupling, Squeeze
 
 # %% ../nbs/14_pixels.ipynb #bf3a2199
 def dequantize(
@@ -127,7 +128,7 @@ class Bits:
 # %% ../nbs/14_pixels.ipynb #bf1fd1ae
 @torch.no_grad()
 def evaluate_bits(
-    flow: Flow,  # A flow whose events are images in units of grey levels
+    flow: Model,  # A flow whose events are images in units of grey levels, or a `Dequantized` one
     images: Tensor,  # Whole numbers 0…255, shape (n, *event)
     context: Tensor | None = None,  # What the flow is conditioned on, shape (n, C)
     *,
@@ -143,7 +144,8 @@ def evaluate_bits(
     flow.eval()
     for i in range(0, len(images), batch_size):
         batch, c = images[i:i + batch_size].cpu(), None if context is None else context[i:i + batch_size].to(like.device)
-        draws = [flow.log_prob(dequantize(batch, generator).to(like), c).double().cpu() for _ in range(noises)]
+        def draw(): return flow.bound(batch.to(like), c, generator) if flow.discrete else flow.log_prob(dequantize(batch, generator).to(like), c)
+        draws = [draw().double().cpu() for _ in range(noises)]
         log_probs.append(torch.stack(draws).logsumexp(0) - math.log(noises))  # Eq. (eq-noises)
     flow.train(was_training)
     bits = bits_per_dim(torch.cat(log_probs), math.prod(images.shape[1:]))
@@ -158,12 +160,13 @@ def checkerboard_order(height: int, width: int) -> list:
 
 
 def on_pixels(
-    flow: Flow,  # A flow on vectors of `prod(shape)` numbers
+    flow: Flow,  # A flow on vectors of `prod(shape)` numbers, or on real-valued images of that shape
     shape: tuple = (1, 28, 28),  # Shape of one image: channels, height, width
     levels: int = 256,  # Number of grey levels
     lam: float = 1e-6,  # The squeeze λ of Eq. (eq-logit)
 ) -> Flow:  # A flow on dequantised images of that shape
-    "Put a vector flow under a `Reshape` and a `Logit`, so that it scores dequantised pixels."
+    "Put a flow under a `Logit`, and one on vectors under a `Reshape` too, so that it scores dequantised pixels."
+    if tuple(flow.event_shape) == tuple(shape): return Flow(flow.base, Compose(flow.bijection, Logit(lam, levels, len(shape))))
     if tuple(flow.event_shape) != (math.prod(shape),):
         raise ValueError(f'flow: expected events of shape ({math.prod(shape)},) for images {tuple(shape)}, got {tuple(flow.event_shape)}')
     return Flow(flow.base, Compose(flow.bijection, Reshape(flow.event_shape, shape), Logit(lam, levels, len(shape))))
@@ -224,3 +227,61 @@ def baselines(
             'zlib per image': zlib_bits(test, each=True), 'histogram per pixel': histogram_bits(train, test),
             'zlib whole set': zlib_bits(test), 'lzma whole set': lzma_bits(test)}
     return dict(sorted(bits.items(), key=lambda item: -item[1]))
+
+# %% ../nbs/14_pixels.ipynb #9f697919
+class LearnedNoise(Described, nn.Module):
+    """Noise `q(u | x)` in the unit box of each pixel: a conditional flow of couplings that ends in a sigmoid, Eq. (eq-noise-flow).
+
+    The couplings read the image through one convolution; height and width must be even."""
+
+    def __init__(self,
+        shape: tuple,  # Shape (C, h, w) of one image
+        *,
+        layers: int = 4,  # Channel couplings on the squeezed noise
+        hidden: int = 32,  # Width of their conditioners
+        features: int = 16,  # Channels of what the conditioners know of the image
+        levels: int = 256,  # Number of grey levels
+    ):
+        super().__init__()
+        self.shape, self.levels = tuple(shape), levels
+        c = Squeeze().input_shape(shape)[0]
+        self.look = nn.Sequential(nn.Conv2d(c, features, 3, padding=1), nn.ReLU())
+        self.flow = Compose(*(ChannelCoupling(c, Affine(), hidden=hidden, context_dim=features, flip=i % 2 == 1) for i in range(layers)), Squeeze())
+        for net in self.flow.layers[:-1]: nn.init.kaiming_uniform_(net.net.listen.weight, math.sqrt(5))
+
+    def sample(self,
+        x: Tensor,  # Whole numbers as floats, shape `(n, C, h, w)`
+        generator: torch.Generator | None = None,  # Source of randomness, on the CPU or the device of `x`
+    ) -> tuple[Tensor, Tensor]:  # Noise `u` in (0, 1), same shape, and `log q(u | x)` in nats, shape `(n,)`
+        "Draw noise for images and score it, with gradients."
+        small, _ = Squeeze().inverse(x/self.levels - .5)
+        e = torch.randn(small.shape, generator=generator, dtype=x.dtype, device=generator.device if generator else x.device).to(x.device)
+        v, log_det = self.flow(e, self.look(small).to(x.dtype))
+        log_q = StandardNormal(*small.shape[1:]).to(x).log_prob(e) - log_det - sum_event(F.logsigmoid(v) + F.logsigmoid(-v), 3)
+        return torch.sigmoid(v), log_q  # Eq. (eq-noise-flow)
+
+# %% ../nbs/14_pixels.ipynb #cc5a6988
+class Dequantized(Model):
+    "A flow on images together with its own noise; `fit` trains both on whole-numbered pixels, Eq. (eq-variational)."
+    discrete = True  # fit passes whole numbers on as they are
+
+    def __init__(self, flow: Flow, noise: LearnedNoise):
+        super().__init__()
+        if tuple(flow.event_shape) != noise.shape: raise ValueError(f'noise: expected shape {tuple(flow.event_shape)} as of flow, got {noise.shape}')
+        self.flow, self.noise, self.event_shape = flow, noise, flow.event_shape
+
+    def bound(self,
+        x: Tensor,  # Whole numbers 0…255, shape `(n, *event_shape)`
+        context: Tensor | None = None,  # What the flow is conditioned on, shape `(n, C)`
+        generator: torch.Generator | None = None,  # Source of the noise
+    ) -> Tensor:  # `log p(x + u) − log q(u | x)` in nats, shape `(n,)`
+        "One draw of the bound on the log-probability of whole-numbered images, Eq. (eq-variational)."
+        expect_event(x, self.event_shape, 'x')
+        u, log_q = self.noise.sample(x, generator)
+        noisy = torch.minimum(x + u, torch.nextafter(x + 1, x))  # as in dequantize
+        return self.flow.log_prob(noisy, context) - log_q  # Eq. (eq-variational)
+
+    def loss(self, x, context=None): return -self.bound(x, context)
+    def sample(self, *args, **kwargs): return self.flow.sample(*args, **kwargs)
+    def initialize(self, x, context=None): self.flow.initialize(dequantize(x, dtype=x.dtype), context)
+    def _expect_context(self, context): self.flow._expect_context(context)

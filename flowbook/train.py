@@ -62,7 +62,7 @@ def check_data(
     if x.is_floating_point() and not torch.isfinite(x).all():
         row = (~torch.isfinite(x.flatten(1))).any(1).nonzero()[0].item() if x.dim() > 1 else '?'
         raise ValueError(f'data: row {row} holds NaN or infinity; remove or impute such rows first')
-    if prepare is None and not x.is_floating_point():
+    if prepare is None and not x.is_floating_point() and not model.discrete:
         raise ValueError(f'data: {x.dtype} values have no density; pass prepare=dequantize for images, or floats')
     shown = prepare(x[:1]) if prepare else x[:1]
     if tuple(shown.shape[1:]) != tuple(model.event_shape):
