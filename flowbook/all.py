@@ -6,14 +6,15 @@
 __all__ = ['modules']
 
 # %% ../nbs/99_all.ipynb #ee3620ad
-import flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.images
-import flowbook.jacobian, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables
+import flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow
+import flowbook.images, flowbook.jacobian, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables
 from .compare import *
 from .core import *
 from .coupling import *
 from .data import *
 from .figures import *
 from .gan import *
+from .glow import *
 from .images import *
 from .jacobian import *
 from .realnvp import *
@@ -23,6 +24,6 @@ from .train import *
 from .vae import *
 from .variables import *
 
-modules = (flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.images,
-           flowbook.jacobian, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables)
+modules = (flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow,
+           flowbook.images, flowbook.jacobian, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables)
 __all__ = [name for m in modules for name in m.__all__]

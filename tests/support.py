@@ -14,7 +14,7 @@ def randomize(module, seed=0, size=1.):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in module.parameters():
-            scale = size/p.shape[1]**.5 if p.dim() > 1 else .3*size
+            scale = size/p[0].numel()**.5 if p.dim() > 1 else .3*size  # by the number of inputs
             p.copy_(scale*torch.randn(p.shape, generator=generator, dtype=torch.float64))
     return module
 
