@@ -237,7 +237,7 @@ def create_folder(out: Path) -> None:
     except OSError as e: raise ValueError(f'{out}: cannot write there ({e.strerror}); choose another folder with --out') from None
 
 
-def read_run(run) -> tuple[Flow, dict]:
+def read_run(run) -> tuple[Model, dict]:
     "The flow and the record of a run: a folder, or the name of a run that ships with the package."
     folder = Path(run)
     if not folder.is_dir(): folder = shipped()/str(run)
@@ -257,25 +257,27 @@ def shipped() -> Path:
 def score_file(run, data: str) -> dict:
     "Score a file, or the test part of a set, with a run: log-likelihood per row in nats, and a summary."
     flow, record = read_run(run)
-    x = read_parts(data).test if data in SETS else read_table(data)
+    parts = read_parts(data) if data in SETS else None
+    x = parts.test if parts else read_table(data)
     if tuple(x.shape[1:]) != tuple(flow.event_shape):
         raise ValueError(f'{data}: expected rows of shape {tuple(flow.event_shape)} as in {record["data"]}, got {tuple(x.shape[1:])}')
     pixels = len(flow.event_shape) == 3
     if pixels and x.is_floating_point(): raise ValueError(f'{data}: this run scores images of whole numbers 0…255 (uint8), got floats')
-    if pixels:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            x = dequantize(x)
-    log_p = -evaluate(flow, x).double()
+    classes = parts.labels.get('test') if parts and record['job'].get('labels') else None
+    if record['job'].get('labels') and classes is None: raise ValueError(f'{data}: this run needs the class of each image; score {record["data"]}')
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # of the noise of dequantisation
+        log_p = -evaluate(flow, dequantize(x) if pixels and not flow.discrete else x, classes).double()
     unit, values = ('bits/dim', -log_p/(x[0].numel()*math.log(2))) if pixels else ('nats', -log_p)
     return dict(rows=log_p, unit=unit, mean=values.mean().item(), error=(values.std()/len(values)**.5).item() if len(values) > 1 else None, n=len(x))
 
 
 def sample_file(run, path, n: int = 64, temperature: float = 1., seed: int = 0) -> Tensor:
     "Draw `n` samples of a run and write them as .png, .npy or .csv; returns them."
-    flow, _ = read_run(run)
+    flow, record = read_run(run)
     if n < 1: raise ValueError(f'--n: expected at least 1, got {n}')
-    x = flow.sample((n,), temperature=temperature, generator=torch.Generator().manual_seed(seed))
+    shape, classes = ((), torch.eye(10)[torch.arange(n) % 10]) if record['job'].get('labels') else ((n,), None)  # the classes in turn
+    x = flow.sample(shape, classes, temperature=temperature, generator=torch.Generator().manual_seed(seed))
     path, buffer = Path(path), io.BytesIO()
     if not path.parent.is_dir(): raise ValueError(f'{path}: the folder {path.parent} does not exist')
     if path.suffix == '.png': save_figure(path, lambda ax: draw_samples(ax, x), (5, 5))
