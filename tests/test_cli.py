@@ -91,13 +91,34 @@ def test_half_precision_weights_are_what_is_measured(files, tmp_path, capsys):
     assert json.loads((tmp_path/'half'/'run.json').read_text())['half'] is True
 
 
+def test_an_image_model_with_classes_and_learned_noise_goes_from_fit_to_sample(tmp_path, capsys):
+    small = ['--layers', 1, '--hidden', 4, '--epochs', 1, '--batch-size', 500]
+    assert run('fit', 'glow', 'mnist10k', '--labels', '--out', tmp_path/'a', *small) == 0
+    assert run('fit', 'glow', 'mnist10k', '--labels', '--noise', 'learned', '--bfloat16', '--start', tmp_path/'a', '--out', tmp_path/'b', *small) == 0
+    assert run('sample', tmp_path/'b', '--n', 20, '--out', tmp_path/'x.npy') == 0
+    assert np.load(tmp_path/'x.npy').shape == (20, 1, 28, 28)
+    assert run('score', tmp_path/'b', 'mnist10k') == 0 and 'bits/dim' in capsys.readouterr().out
+    np.save(tmp_path/'i.npy', np.zeros((3, 28, 28), dtype=np.uint8))
+    assert run('score', tmp_path/'b', tmp_path/'i.npy') == 2 and 'needs the class of each image' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('argv, message', [
+    (['fit', 'glow', 'banana'], 'glow is for images'), (['fit', 'realnvp', 'mnist10k', '--labels'], 'noise, labels and start are for'),
+    (['fit', 'glow', 'mnist10k', '--start', 'mnist-realnvp'], 'holds another architecture'), (['fit', 'glow', 'mnist10k', '--start', 'gone'], 'expected a folder'),
+    (['fit', 'glow', 'mnist10k', '--noise', 'none'], 'invalid choice'), (['fit', 'glow', 'mnist10k', '--levels', 3], 'even sides')])
+def test_a_mistake_with_image_models_is_one_line(argv, message, tmp_path, capsys):
+    assert run(*argv, '--out', tmp_path/'r') == 2 and not (tmp_path/'r').exists()
+    err = capsys.readouterr().err
+    assert message in err and err.count('\n') == 1
+
+
 def test_an_interrupted_fit_resumes_to_the_same_weights(files, tmp_path, capsys, monkeypatch):
     fit, argv = runs.fit, ['fit', 'realnvp', files/'points.csv', '--out', tmp_path/'r', *SMALL]
-    def interrupted(flow, data, **kwargs):
+    def interrupted(flow, data, context=None, **kwargs):
         def loss(f, x, c=None):
             if (tmp_path/'r'/'checkpoint.safetensors').exists(): raise KeyboardInterrupt
             return -f.log_prob(x, c)
-        return fit(flow, data, loss=loss, **kwargs)
+        return fit(flow, data, context, **kwargs | {'loss': loss})
     monkeypatch.setattr(runs, 'fit', interrupted)
     assert run(*argv) == 130 and '--resume' in capsys.readouterr().err
     assert (tmp_path/'r'/'checkpoint.safetensors').exists() and not (tmp_path/'r'/'run.json').exists()
