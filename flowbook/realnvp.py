@@ -115,14 +115,16 @@ def run(self: ConvNet, h: Tensor, context: Tensor | None) -> Tensor:
     h = self.read(h)
     if context is not None: h = h + self.listen(context)
     for block in self.blocks: h = h + block(h)
-    return self.write(self.act(self.mix(self.act(h))))
+    act = torch.relu_ if isinstance(self.act, nn.ReLU) else self.act  # in place: no convolution needs what it overwrites
+    return self.write(act(self.mix(act(h))))
 
 @patch
 def forward(self: ConvNet, h: Tensor, context: Tensor | None = None) -> Tensor:
     batch, images = h.shape[:-3], h.reshape(-1, *h.shape[-3:]).contiguous(memory_format=torch.channels_last)
     context = self.as_planes(context, batch) if self.context_dim else None
-    n = max(1, 2**17//(self.mix.out_channels*h.shape[-2]*h.shape[-1])) if h.device.type == 'cpu' else len(images) or 1
-    out = [self.run(images[i:i + n], context if context is None else context[i:i + n]) for i in range(0, len(images) or 1, n)]
+    few = h.device.type == 'cpu' and not torch.is_autocast_enabled('cpu')  # a few images at a time, whose activations fit the cache
+    n = max(1, 2**18//(self.mix.out_channels*h.shape[-2]*h.shape[-1])) if few else max(1, len(images))
+    out = [self.run(images[i:i + n], context if context is None else context[i:i + n]) for i in range(0, max(1, len(images)), n)]
     out = (torch.cat(out) if len(out) > 1 else out[0]).to(h.dtype, memory_format=torch.contiguous_format)
     return out.reshape(*batch, *out.shape[1:])
 
@@ -180,7 +182,7 @@ class ChannelCoupling(ImageCoupling):
 
 
 class CheckerboardCoupling(ImageCoupling):
-    "The black squares of a checkerboard are changed, the white ones read, or the other way round with `flip`; Eq. (eq-mask)."
+    "The black squares of a checkerboard are changed, the white ones read, or the other way round with `flip`; Eq. (eq-masked)."
 
     def count(self, channels): return channels, channels
 
