@@ -78,6 +78,7 @@ class Job:
     warmup: int | None = None  # steps of linear warm-up
     levels: int | None = None  # scales of an image flow
     blocks: int | None = None  # residual blocks of each conditioner of an image flow
+    bound: float = 3.  # largest |log-scale| of one coupling of an image flow
     noise: str = 'uniform'  # dequantisation: 'uniform' or 'learned'
     labels: bool = False  # condition on the class
     start: str | None = None  # run whose weights are the start
@@ -122,7 +123,7 @@ IMAGE_MODELS = ['realnvp-images', 'glow']  # flows on (C, h, w), with λ = 0.05 
 
 def build_image_model(job: Job, shape: tuple, options: dict) -> Model:
     "A flow on images, perhaps with classes, learned noise and a start from another run."
-    options |= dict(levels=job.levels, hidden=job.hidden[0], blocks=job.blocks, context_dim=10 if job.labels else 0)
+    options |= dict(levels=job.levels, bound=job.bound, hidden=job.hidden[0], blocks=job.blocks, context_dim=10 if job.labels else 0)
     options |= dict(steps=job.layers) if job.model == 'glow' else dict(checkers=job.layers, channels=job.layers)
     model = on_pixels(MODELS[job.model](shape, **options), shape, lam=.05)
     if job.noise not in ('uniform', 'learned'): raise ValueError(f"noise: expected 'uniform' or 'learned', got {job.noise!r}")
