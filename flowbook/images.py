@@ -139,12 +139,14 @@ def evaluate_bits(
     context: Tensor | None = None,  # What the flow is conditioned on, shape (n, C)
     *,
     noises: int = 1,  # Draws of noise for each image; more make the bound tighter, Eq. (eq-noises)
+    uniform: float = 0.,  # Weight of the uniform density that is mixed in, Eq. (eq-insured), at least 0 and below 1
     batch_size: int = 500,  # Images at a time
     seed: int = 0,  # Seed of the noise
 ) -> Bits:  # Mean and standard error over the images
     "Bits per dimension of held-out images, an upper bound by Eq. (eq-bound) and Eq. (eq-noises)."
     if len(images) == 0: raise ValueError('images: expected at least one image, got none')
     if noises < 1: raise ValueError(f'noises: expected at least 1, got {noises}')
+    if not 0 <= uniform < 1: raise ValueError(f'uniform: expected a weight from 0 to below 1, got {uniform}')
     like, generator = next(chain(flow.parameters(), flow.buffers())), torch.Generator().manual_seed(seed)
     was_training, log_probs = flow.training, []
     flow.eval()
@@ -154,7 +156,9 @@ def evaluate_bits(
         draws = [draw().double().cpu() for _ in range(noises)]
         log_probs.append(torch.stack(draws).logsumexp(0) - math.log(noises))  # Eq. (eq-noises)
     flow.train(was_training)
-    bits = bits_per_dim(torch.cat(log_probs), math.prod(images.shape[1:]))
+    log_p, dims = torch.cat(log_probs), math.prod(images.shape[1:])
+    if uniform: log_p = torch.logaddexp(log_p + math.log1p(-uniform), log_p.new_tensor(math.log(uniform) - dims*math.log(256)))  # Eq. (eq-insured)
+    bits = bits_per_dim(log_p, dims)
     error = bits.std().item()/math.sqrt(len(bits)) if len(bits) > 1 else math.nan
     return Bits(bits.mean().item(), error, len(bits), noises)
 
