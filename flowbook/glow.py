@@ -9,6 +9,7 @@ __all__ = ['ActNorm', 'InvConv1x1', 'GlowStep', 'glow']
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import Bijection, Compose, Flow, StandardNormal
@@ -118,14 +119,14 @@ class GlowStep(Compose):
         z, log_det = coupling(z, context)
         with torch.autocast(z.device.type, enabled=False):  # only the conditioners may run in half precision
             A = norm.log_s.exp()[:, None]*conv.weight()  # Eq. (eq-fold)
-            x = (A @ z.flatten(-2) + norm.bias[:, None]).reshape(z.shape)
+            x = F.linear(z.movedim(-3, -1), A, norm.bias).movedim(-1, -3)  # channels last in memory, as the convolutions want them
         return x, log_det + conv.log_det(z.shape) + norm.log_det(z.shape)
 
     def inverse(self, x, context=None):
         coupling, conv, norm = self.layers
         with torch.autocast(x.device.type, enabled=False):
             B = conv.solve(torch.diag((-norm.log_s).exp()))  # Eq. (eq-fold), the inverse of A
-            z = (B @ x.flatten(-2) - (B @ norm.bias)[:, None]).reshape(x.shape)
+            z = F.linear(x.movedim(-3, -1), B, -(B @ norm.bias)).movedim(-1, -3)
         z, log_det = coupling.inverse(z, context)
         return z, log_det - conv.log_det(x.shape) - norm.log_det(x.shape)
 

@@ -122,10 +122,10 @@ def run(self: ConvNet, h: Tensor, context: Tensor | None) -> Tensor:
 def forward(self: ConvNet, h: Tensor, context: Tensor | None = None) -> Tensor:
     batch, images = h.shape[:-3], h.reshape(-1, *h.shape[-3:]).contiguous(memory_format=torch.channels_last)
     context = self.as_planes(context, batch) if self.context_dim else None
-    few = h.device.type == 'cpu' and not torch.is_autocast_enabled('cpu')  # a few images at a time, whose activations fit the cache
+    few = h.device.type == 'cpu' and torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')  # a few images at a time, whose activations stay in the cache
     n = max(1, 2**18//(self.mix.out_channels*h.shape[-2]*h.shape[-1])) if few else max(1, len(images))
     out = [self.run(images[i:i + n], context if context is None else context[i:i + n]) for i in range(0, max(1, len(images)), n)]
-    out = (torch.cat(out) if len(out) > 1 else out[0]).to(h.dtype, memory_format=torch.contiguous_format)
+    out = (torch.cat(out) if len(out) > 1 else out[0]).to(h.dtype)
     return out.reshape(*batch, *out.shape[1:])
 
 @patch
