@@ -1,6 +1,6 @@
 """Glow against normflows' Glow of the same shape: training step, log_prob and sampling, interleaved in one process.
 
-python benchmarks/glow.py [--rounds 15] [--out FOLDER]; needs `pip install normflows`."""
+python benchmarks/glow.py [--rounds 15] [--out FILE]; needs `pip install normflows`."""
 import argparse
 import copy
 import json
@@ -84,9 +84,7 @@ def main():
                   parameters={n: sum(p.numel() for p in m.parameters()) for n, (m, _) in models.items()},
                   metrics=metrics, hardware=hardware('cpu'), normflows=version('normflows'), finished=time.strftime('%Y-%m-%d'))
     for m in metrics: print(f"{m['value']:9.3f} {m['unit']:6s}{m['name']}")
-    if a.out:
-        Path(a.out).mkdir(parents=True, exist_ok=True)
-        (Path(a.out)/'run.json').write_text(json.dumps(record, indent=1) + '\n')
+    if a.out: Path(a.out).write_text(json.dumps(record, indent=1) + '\n')
 
 
 if __name__ == '__main__': main()

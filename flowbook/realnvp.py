@@ -8,6 +8,7 @@ __all__ = ['Affine', 'AffineCoupling', 'realnvp', 'expect_image', 'ConvNet', 'Im
 
 # %% ../nbs/07_realnvp.ipynb #80c508fd
 import math
+from itertools import repeat
 
 import torch
 from fastcore.basics import patch
@@ -124,8 +125,8 @@ def forward(self: ConvNet, h: Tensor, context: Tensor | None = None) -> Tensor:
     context = self.as_planes(context, batch) if self.context_dim else None
     few = h.device.type == 'cpu' and torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')  # a few images at a time, whose activations stay in the cache
     n = max(1, 2**18//(self.mix.out_channels*h.shape[-2]*h.shape[-1])) if few else max(1, len(images))
-    out = [self.run(images[i:i + n], context if context is None else context[i:i + n]) for i in range(0, max(1, len(images)), n)]
-    out = (torch.cat(out) if len(out) > 1 else out[0]).to(h.dtype)
+    pieces = zip(images.split(n), repeat(None) if context is None else context.split(n))
+    out = torch.cat([self.run(*piece) for piece in pieces]).to(h.dtype)
     return out.reshape(*batch, *out.shape[1:])
 
 @patch
