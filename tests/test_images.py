@@ -1,9 +1,11 @@
 "Flows on images: the contract on 4-D tensors, whole multi-scale flows, learned noise, files, and bad input."
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
-from support import normal, python, randomize
+from support import ROOT, normal, python, randomize
 
 from flowbook.core import Compose, Flow, StandardNormal, check_bijection
 from flowbook.coupling import Additive
@@ -270,3 +272,42 @@ def test_half_precision_is_only_for_the_networks():
     with torch.autocast('cpu', torch.bfloat16): z, log_det = flow.bijection.inverse(x)
     assert z.dtype == log_det.dtype == torch.float32
     torch.testing.assert_close(z, flow.bijection.inverse(x)[0], rtol=.1, atol=.1)
+
+
+SHARED = """
+import sys, torch, torch.distributed as dist
+from flowbook.glow import glow
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+torch.manual_seed(rank)                                   # other weights and other data in each process
+class Loss(torch.nn.Module):
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+    def forward(self, x): return -self.flow.log_prob(x).mean()
+flow = glow((2, 8, 8), steps=2, hidden=8)
+x = torch.randn(20, 2, 8, 8)*(1 + rank)
+flow.initialize(x)
+shared = torch.nn.parallel.DistributedDataParallel(Loss(flow))
+optimizer = torch.optim.Adam(shared.parameters(), 1e-2)
+for _ in range(3):
+    optimizer.zero_grad()
+    shared(x).backward()
+    optimizer.step()
+flow.initialize(100*x)                                    # must do nothing any more
+torch.save(flow.state_dict(), f'{folder}/{rank}.pt')
+dist.destroy_process_group()
+"""
+
+
+def test_actnorm_in_several_processes(tmp_path):
+    "Two processes start from different data and weights; wrapped, they train as one and end with the same state."
+    first = subprocess.Popen([sys.executable, '-c', SHARED, '0', str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try: python(SHARED, 1, tmp_path)
+    finally: error = first.communicate(timeout=60)[1]
+    assert first.returncode == 0, error
+    a, b = (torch.load(tmp_path/f'{rank}.pt', weights_only=True) for rank in (0, 1))
+    started = [k for k in a if k.endswith('initialized')]
+    assert len(started) == 4 and all(a[k] for k in started)
+    for k in a: assert torch.equal(a[k], b[k]), k
