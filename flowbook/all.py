@@ -7,7 +7,7 @@ __all__ = ['modules']
 
 # %% ../nbs/99_all.ipynb #ee3620ad
 import flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow
-import flowbook.images, flowbook.jacobian, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables
+import flowbook.images, flowbook.jacobian, flowbook.made, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables
 from .compare import *
 from .core import *
 from .coupling import *
@@ -17,6 +17,7 @@ from .gan import *
 from .glow import *
 from .images import *
 from .jacobian import *
+from .made import *
 from .realnvp import *
 from .runs import *
 from .toy import *
@@ -25,5 +26,5 @@ from .vae import *
 from .variables import *
 
 modules = (flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow,
-           flowbook.images, flowbook.jacobian, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables)
+           flowbook.images, flowbook.jacobian, flowbook.made, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables)
 __all__ = [name for m in modules for name in m.__all__]
