@@ -6,8 +6,9 @@
 __all__ = ['modules']
 
 # %% ../nbs/99_all.ipynb #ee3620ad
-import flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow
+import flowbook.autoregressive, flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow
 import flowbook.images, flowbook.jacobian, flowbook.made, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables
+from .autoregressive import *
 from .compare import *
 from .core import *
 from .coupling import *
@@ -25,6 +26,6 @@ from .train import *
 from .vae import *
 from .variables import *
 
-modules = (flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow,
+modules = (flowbook.autoregressive, flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow,
            flowbook.images, flowbook.jacobian, flowbook.made, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables)
 __all__ = [name for m in modules for name in m.__all__]
