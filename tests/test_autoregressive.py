@@ -1,0 +1,97 @@
+"Autoregressive flows: files, copies, threads, empty batches, large sizes, frozen weights, overflow."
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from support import normal, randomize
+
+from flowbook.autoregressive import Autoregressive, by_loop, fill_in, maf
+from flowbook.core import Flow, Invert, check_bijection
+from flowbook.made import MADE
+from flowbook.realnvp import Affine
+from flowbook.train import fit, load, save
+
+
+@pytest.mark.parametrize('options', [{}, dict(order=[2, 0, 3, 1]), dict(context_dim=2, hidden=(9,))])
+def test_file_gives_the_same_flow(tmp_path, options):
+    flow = randomize(maf(4, layers=2, **{'hidden': (16, 16), **options}))
+    save(flow, tmp_path/'maf.safetensors')
+    again = load(tmp_path/'maf.safetensors')
+    c = normal(5, 2, dtype=torch.float32) if 'context_dim' in options else None
+    x = normal(5, 4, dtype=torch.float32)
+    assert torch.equal(flow.log_prob(x, c), again.log_prob(x, c))
+    draws = [f.sample((3,), context=None if c is None else c[:1], generator=torch.Generator().manual_seed(0)) for f in (flow, again)]
+    assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize('dim, batch', [(64, 1), (64, 64), (200, 3), (200, 20)])
+def test_filling_in_agrees_with_the_loop_in_single_precision(dim, batch):
+    layer = randomize(Autoregressive(dim, Affine(), hidden=(100, 80)), size=.8)
+    z = normal(batch, dim, dtype=torch.float32)
+    with torch.no_grad(): assert (layer(z)[0] - by_loop(layer, z)[0]).abs().max() < 1e-5*max(1, layer(z)[0].abs().max())
+
+
+def test_a_copy_and_the_original_do_not_share_buffers():
+    layer = randomize(Autoregressive(6, Affine(), hidden=(16,)).double())
+    z = normal(4, 6)
+    layer(z)
+    other = randomize(copy.deepcopy(layer), seed=1)
+    with torch.no_grad():
+        for one in (layer, other, layer): assert torch.allclose(one(z)[0], by_loop(one, z)[0], atol=1e-12)
+
+
+def test_results_survive_the_next_call_and_threads():
+    layer = randomize(Autoregressive(20, Affine(), hidden=(32,)).double())
+    batches = [normal(7, 20, seed=i) for i in range(16)]
+    with torch.no_grad(): wanted = [by_loop(layer, z)[0] for z in batches]
+    def work(z):
+        with torch.no_grad(): return layer(z)[0]
+    with ThreadPoolExecutor(4) as pool: found = list(pool.map(work, batches))
+    for a, b in zip(found, wanted): assert torch.allclose(a, b, atol=1e-12)
+
+
+def test_batch_shapes_and_empty_batches():
+    layer = Autoregressive(3, Affine(), hidden=(8,), context_dim=2)
+    for batch in [(), (0,), (2, 3)]:
+        x, log_det = layer(torch.randn(*batch, 3), torch.randn(*batch, 2))
+        assert x.shape == (*batch, 3) and log_det.shape == batch
+
+
+def test_frozen_weights_give_samples_without_gradient():
+    flow = randomize(maf(3, hidden=(8,)).double()).requires_grad_(False)
+    x, _ = flow.bijection(normal(2, 3))
+    assert not x.requires_grad
+    z = normal(2, 3).requires_grad_()
+    flow.bijection(z)[0].sum().backward()
+    assert torch.isfinite(z.grad).all() and (z.grad != 0).any()
+
+
+def test_a_guess_that_overflows_does_not_spoil_its_block():
+    layer = Autoregressive(20, Affine(None), hidden=(40,)).double()
+    randomize(layer, seed=3, size=6.)
+    z = .01*normal(4, 20)
+    with torch.no_grad(): wanted, found = by_loop(layer, z)[0], layer.net.unsort(fill_in(layer, layer.net.sort(z), size=20)[0])
+    finite = wanted.isfinite()
+    assert torch.allclose(found[finite], wanted[finite], rtol=1e-8)
+
+
+def test_inverse_autoregressive_flow_is_trained_by_its_density():
+    "The slow direction in training: gradients of the implicit solution lower the loss."
+    torch.manual_seed(0)
+    flow = Flow(maf(2, layers=1).base, Invert(Autoregressive(2, Affine(), hidden=(16,))))
+    x = normal(400, 2, dtype=torch.float32) @ torch.tensor([[1., .9], [0., .3]])
+    history = fit(flow, x, epochs=8, batch_size=50, lr=1e-2, device='cpu')
+    assert history.valid[-1] < history.valid[0] - .1
+    check_bijection(flow.double().bijection, normal(3, 2))
+
+
+@pytest.mark.parametrize('options, message', [(dict(hidden=()), 'hidden'), (dict(order=[0, 0, 1]), 'order'), (dict(adjacency=[[0, 1], [1, 0]]), 'adjacency'),
+                                              (dict(adjacency=[[0, 1, 0], [0, 0, 1], [1, 0, 0]]), 'cycle'), (dict(activation='step'), 'activation')])
+def test_bad_input_is_named(options, message):
+    with pytest.raises(ValueError, match=message): MADE(3, 2, **options)
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(TypeError): maf(3, width=8)
+    with pytest.raises(ValueError, match='context'): maf(3, context_dim=2).log_prob(torch.zeros(1, 3))
