@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 import flowbook
+from .autoregressive import maf
 from .core import Flow, Model
 from .coupling import nice
 from .data import fashion_mnist, mnist, mnist10k, read_table
@@ -30,7 +31,7 @@ from .train import History, evaluate, fit, load, save, write_bytes
 
 # %% ../nbs/80_runs.ipynb #e219cec0
 SETS = {'mnist10k': mnist10k, 'mnist': mnist, 'fashion_mnist': fashion_mnist, **toys}
-MODELS = {'nice': nice, 'realnvp': realnvp, 'realnvp-images': realnvp_images, 'glow': glow}
+MODELS = {'nice': nice, 'realnvp': realnvp, 'maf': maf, 'realnvp-images': realnvp_images, 'glow': glow}
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Job:
     "A training run that is to be done; settings left at None are chosen by `settle`."
     model: str  # one of `MODELS`
     data: str  # one of `SETS`, or a path
-    layers: int | None = None  # coupling layers; of each kind and scale for realnvp-images, steps on each scale for glow
+    layers: int | None = None  # coupling or autoregressive layers; of each kind and scale for realnvp-images, steps on each scale for glow
     hidden: list | None = None  # widths of each conditioner
     activation: str | None = None  # 'relu', 'tanh' or 'silu'
     epochs: int | None = None  # passes over the training part
@@ -113,7 +114,7 @@ def build_flow(job: Job, parts: Parts) -> Model:
     if image: return build_image_model(job, tuple(shape), options)
     options |= dict(layers=job.layers, hidden=list(job.hidden))
     if parts.kind == 'points': return MODELS[job.model](shape.numel(), **options)
-    order = checkerboard_order(*shape[1:]) if shape[0] == 1 else None
+    order = checkerboard_order(*shape[1:]) if shape[0] == 1 and job.model in ('nice', 'realnvp') else None
     base = dict(base='normal') if job.model == 'nice' else {}
     return on_pixels(MODELS[job.model](shape.numel(), order=order, **base, **options), tuple(shape))
 
