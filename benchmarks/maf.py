@@ -100,6 +100,7 @@ def dense(flow):
     return flow
 
 
+@torch.enable_grad()
 def trained(dim):
     "A flow of the size of the benchmark that has learned something: the shipped MNIST run, or digits of 8×8 pixels."
     if dim == 784:

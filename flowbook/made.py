@@ -112,7 +112,10 @@ class MaskedLinear(nn.Module):
         linear = nn.Linear(mask.shape[1], mask.shape[0])
         self.weight, self.bias = linear.weight, linear.bias
         self.register_buffer('mask', mask.to(self.weight.dtype), persistent=False)
+        with torch.no_grad(): self.weight *= self.mask
         self.blocks = staircase(mask, 4 if mask.numel() < 2**19 else 8) if mask.numel() >= 2**16 else None  # a small product is faster whole
+
+    def entries(self): return {'weight': self.mask.bool()}  # what a file needs to hold
 
     def forward(self, x):
         if self.blocks is None: return F.linear(x, self.weight*self.mask, self.bias)  # Eq. (eq-masked-layer)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'nll', 'learning_rate', 'update_average', 'check_data', 'History', 'Diverged', 'first_nonfinite', 'describe',
-           'build', 'write_tensors', 'write_bytes', 'read_tensors', 'save', 'load', 'Run', 'evaluate', 'run_epoch',
-           'fit']
+           'build', 'write_tensors', 'write_bytes', 'read_tensors', 'entries', 'save', 'load', 'Run', 'evaluate',
+           'run_epoch', 'fit']
 
 # %% ../nbs/05_flows.ipynb #0d5ce0a1
 import itertools, json, math, os, struct, time
@@ -191,6 +191,11 @@ def read_tensors(path) -> tuple[dict, dict]:
     return tensors, meta
 
 # %% ../nbs/05_flows.ipynb #cc138a0a
+def entries(model: nn.Module) -> dict:
+    "Parameters of which a part never counts, by name: a Boolean mask of what counts, from each layer's `entries()`."
+    return {f'{name}.{key}': mask for name, m in model.named_modules() for key, mask in (m.entries() if hasattr(m, 'entries') else {}).items()}
+
+
 def save(
     model: Model,  # The flow, or other model
     path,  # File to write, by convention `*.safetensors`
@@ -200,6 +205,7 @@ def save(
     "Save a flow with its description to one safetensors file, atomically."
     state, full = model.state_dict(), next((str(t.dtype) for t in model.state_dict().values() if t.is_floating_point()), 'torch.float32')
     if dtype: state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    for name, mask in entries(model).items(): state[name] = state[name][mask]
     write_tensors(path, state, dict(format=FORMAT, flow=describe(model), dtype=full, notes=notes))
 
 
@@ -216,8 +222,13 @@ def load(
         if not isinstance(model, Model): raise ValueError(f'it describes a {type(model).__name__}, not a model')
         model = model.to(dtypes[meta['dtype']])
     except Exception as e: raise ValueError(f'{path}: cannot be built from its description: {type(e).__name__}: {e}') from e
-    try: model.load_state_dict(tensors)
-    except RuntimeError as e: raise ValueError(f'{path}: the tensors do not fit the description: {e}') from None
+    try:
+        for name, mask in entries(model).items():
+            t, n = tensors[name], int(mask.sum())
+            if t.shape != (n,): raise RuntimeError(f'{name}: expected {n} entries, got shape {tuple(t.shape)}')
+            tensors[name] = t.new_zeros(mask.shape).masked_scatter_(mask, t)
+        model.load_state_dict(tensors)
+    except (RuntimeError, KeyError) as e: raise ValueError(f'{path}: the tensors do not fit the description: {e}') from None
     model.notes = meta.get('notes', {})
     return model.to(device)
 

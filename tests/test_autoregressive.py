@@ -6,11 +6,11 @@ import pytest
 import torch
 from support import normal, randomize
 
-from flowbook.autoregressive import Autoregressive, by_loop, fill_in, maf
+from flowbook.autoregressive import Autoregressive, by_loop, by_sweeps, fill_in, maf
 from flowbook.core import Flow, Invert, check_bijection
 from flowbook.made import MADE
 from flowbook.realnvp import Affine
-from flowbook.train import fit, load, save
+from flowbook.train import fit, load, read_tensors, save, write_tensors
 
 
 @pytest.mark.parametrize('options', [{}, dict(order=[2, 0, 3, 1]), dict(context_dim=2, hidden=(9,))])
@@ -71,7 +71,7 @@ def test_a_guess_that_overflows_does_not_spoil_its_block():
     layer = Autoregressive(20, Affine(None), hidden=(40,)).double()
     randomize(layer, seed=3, size=6.)
     z = .01*normal(4, 20)
-    with torch.no_grad(): wanted, found = by_loop(layer, z)[0], layer.net.unsort(fill_in(layer, layer.net.sort(z), size=20)[0])
+    with torch.no_grad(): wanted, found = by_loop(layer, z)[0], layer.net.unsort(fill_in(layer, layer.net.sort(z), None, by_sweeps, 20)[0])
     finite = wanted.isfinite()
     assert torch.allclose(found[finite], wanted[finite], rtol=1e-8)
 
@@ -95,3 +95,27 @@ def test_bad_input_is_named(options, message):
 def test_unknown_options_are_refused():
     with pytest.raises(TypeError): maf(3, width=8)
     with pytest.raises(ValueError, match='context'): maf(3, context_dim=2).log_prob(torch.zeros(1, 3))
+
+
+def test_a_file_holds_only_the_weights_that_count_and_no_other_number_of_them_is_accepted(tmp_path):
+    flow, path = randomize(maf(40, layers=2, hidden=(60, 60))), tmp_path/'maf.safetensors'
+    save(flow, path)
+    assert path.stat().st_size < .6*4*sum(p.numel() for p in flow.parameters())
+    tensors, meta = read_tensors(path)
+    name = next(k for k in tensors if k.endswith('last.weight'))
+    for wrong in (tensors[name][:-1], torch.cat([tensors[name], tensors[name][:1]]), tensors[name][None]):
+        write_tensors(path, tensors | {name: wrong}, meta)
+        with pytest.raises(ValueError, match='last.weight: expected'): load(path)
+
+
+@pytest.mark.parametrize('width', [8, 300])
+def test_second_derivatives_are_those_of_the_plain_formula(width):
+    layer = randomize(MADE(300, 2, hidden=(width,), activation='tanh').double())
+    assert bool(layer.last.blocks) == (width == 300)
+    x = normal(3, 300).requires_grad_()
+    v, w = normal(3, 300, seed=1), normal(3, 300, 2, seed=2)
+    def directional(x): return (torch.autograd.grad((layer(x)*w).sum(), x, create_graph=True)[0]*v).sum()
+    exact, = torch.autograd.grad(directional(x), x)
+    step = 1e-5
+    with torch.enable_grad(): near = [torch.autograd.grad((layer(p)*w).sum(), p)[0] for p in ((x + s*step*v).detach().requires_grad_() for s in (1, -1))]
+    assert torch.allclose(exact, (near[0] - near[1])/(2*step), atol=1e-6)
