@@ -7,7 +7,7 @@ __all__ = ['modules']
 
 # %% ../nbs/99_all.ipynb #ee3620ad
 import flowbook.autoregressive, flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow
-import flowbook.images, flowbook.jacobian, flowbook.made, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables
+import flowbook.iaf, flowbook.images, flowbook.jacobian, flowbook.made, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables
 from .autoregressive import *
 from .compare import *
 from .core import *
@@ -16,6 +16,7 @@ from .data import *
 from .figures import *
 from .gan import *
 from .glow import *
+from .iaf import *
 from .images import *
 from .jacobian import *
 from .made import *
@@ -27,5 +28,5 @@ from .vae import *
 from .variables import *
 
 modules = (flowbook.autoregressive, flowbook.compare, flowbook.core, flowbook.coupling, flowbook.data, flowbook.figures, flowbook.gan, flowbook.glow,
-           flowbook.images, flowbook.jacobian, flowbook.made, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables)
+           flowbook.iaf, flowbook.images, flowbook.jacobian, flowbook.made, flowbook.realnvp, flowbook.runs, flowbook.toy, flowbook.train, flowbook.vae, flowbook.variables)
 __all__ = [name for m in modules for name in m.__all__]

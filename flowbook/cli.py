@@ -63,7 +63,7 @@ Options left out are chosen by the kind and size of the data and written to run.
     p.add_argument('model', metavar='MODEL')
     p.add_argument('data', metavar='DATA')
     p.add_argument('--out', help='folder to fill (runs/MODEL-DATA)')
-    p.add_argument('--layers', type=int, help='coupling layers')
+    p.add_argument('--layers', type=int, help='coupling or autoregressive layers')
     p.add_argument('--hidden', type=int, nargs='+', metavar='WIDTH', help='widths of the hidden layers of each conditioner')
     p.add_argument('--activation', choices=['relu', 'tanh', 'silu'], help='between hidden layers')
     p.add_argument('--levels', type=int, help='scales of realnvp-images and glow')

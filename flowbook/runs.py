@@ -24,6 +24,7 @@ from .core import Flow, Model
 from .coupling import nice
 from .data import fashion_mnist, mnist, mnist10k, read_table
 from .glow import glow
+from .iaf import iaf
 from .images import Dequantized, LearnedNoise, checkerboard_order, dequantize, evaluate_bits, on_pixels
 from .realnvp import realnvp, realnvp_images
 from .toy import kl_to_truth, toys
@@ -31,7 +32,7 @@ from .train import History, evaluate, fit, load, save, write_bytes
 
 # %% ../nbs/80_runs.ipynb #e219cec0
 SETS = {'mnist10k': mnist10k, 'mnist': mnist, 'fashion_mnist': fashion_mnist, **toys}
-MODELS = {'nice': nice, 'realnvp': realnvp, 'maf': maf, 'realnvp-images': realnvp_images, 'glow': glow}
+MODELS = {'nice': nice, 'realnvp': realnvp, 'maf': maf, 'iaf': iaf, 'realnvp-images': realnvp_images, 'glow': glow}
 
 
 @dataclass

@@ -91,6 +91,16 @@ def test_half_precision_weights_are_what_is_measured(files, tmp_path, capsys):
     assert json.loads((tmp_path/'half'/'run.json').read_text())['half'] is True
 
 
+@pytest.mark.parametrize('model', ['maf', 'iaf'])
+@pytest.mark.parametrize('data', ['points.csv', 'images.npy'])
+def test_autoregressive_models_go_from_fit_to_sample_and_score(files, tmp_path, model, data, capsys):
+    assert run('fit', model, files/data, '--out', tmp_path/'run', '--half', *SMALL) == 0
+    assert run('sample', tmp_path/'run', '--n', 9, '--out', tmp_path/'x.npy') == 0
+    drawn = np.load(tmp_path/'x.npy')
+    assert drawn.shape == (9, *load(tmp_path/'run'/'weights.safetensors').event_shape) and np.isfinite(drawn).all()
+    assert run('score', tmp_path/'run', files/data) == 0 and ('nats' if data == 'points.csv' else 'bits/dim') in capsys.readouterr().out
+
+
 def test_an_image_model_with_classes_and_learned_noise_goes_from_fit_to_sample(tmp_path, capsys):
     small = ['--layers', 1, '--hidden', 4, '--epochs', 1, '--batch-size', 500]
     assert run('fit', 'glow', 'mnist10k', '--labels', '--out', tmp_path/'a', *small) == 0
