@@ -105,7 +105,7 @@ def trained(dim):
     "A flow of the size of the benchmark that has learned something: the shipped MNIST run, or digits of 8×8 pixels."
     if dim == 784:
         flow, _ = read_run('mnist-maf')
-        return Flow(flow.base, Compose(*(f for f in flow.bijection.layers if isinstance(f, Autoregressive))))
+        return Flow(flow.base, Compose(*(f for f in flow.bijection.modules() if isinstance(f, Autoregressive))))
     flow = maf(dim, layers=LAYERS, hidden=(WIDTH, WIDTH), standardize=False)
     if dim != 64: return flow
     small = [F.avg_pool2d(mnist10k(part)[0].float(), 4, padding=2).flatten(1)/64 - 1 for part in ('train', 'valid')]
@@ -166,16 +166,17 @@ def slow_direction(report, rounds):
         for batch in batches:
             n = 2 if dim == 784 else rounds if batch < 1024 else 3
             x = torch.randn(batch, dim)
-            pass_ = dict([('dense pass', lambda: plain.log_prob(x))])
+            pass_ = {"dense pass": lambda: plain.log_prob(x)}
             jobs = dict(flowbook=lambda: flow.sample((batch,)), **{k: lambda m=m: m.sample(batch) for k, (m, _) in makers.items()}, **pass_)
             report.times(f'MAF sampling, D = {dim}, batch {batch}', jobs, n)
             jobs = dict(flowbook=lambda: iaf.log_prob(x), **{k: lambda m=m: m.log_prob(x) for k, (_, m) in makers.items()}, **pass_)
             report.times(f'IAF density, D = {dim}, batch {batch}', jobs, n)
             report.times(f'without the peers, D = {dim}, batch {batch}', dict(flowbook=lambda: flow.sample((batch,)), **pass_), 4*rounds)
-        z = torch.randn(16, dim)
         for dtype in (torch.float32, torch.float64):
-            flow, worst = flow.to(dtype), 0.
-            for layer in flow.bijection.layers: worst = max(worst, (layer(z.to(dtype))[0] - by_loop(layer, z.to(dtype))[0]).abs().max().item())
+            x, worst = torch.randn(16, dim, dtype=dtype), 0.
+            for layer in flow.to(dtype).bijection.layers:  # what really reaches each layer
+                z, (x, _) = x, layer(x)
+                worst = max(worst, (x - by_loop(layer, z)[0]).abs().max().item())
             report.add(f'D = {dim}, {dtype}: largest difference of a layer from its loop', worst, 'absolute', 16)
 
 
