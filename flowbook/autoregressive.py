@@ -69,9 +69,9 @@ def by_loop(layer: Autoregressive, z: Tensor, context: Tensor | None = None) -> 
 class Block(NamedTuple):
     "A few coordinates of a room; a product is a triple `weight, from, to` of views."
     before: list  # products that bring in all that was known before the block
-    steps: list  # for each coordinate: its products, one for each layer that has units waiting for it, its parameters, and itself
+    steps: list  # for steps: for each coordinate the products of hidden units that wait for it, the one of its parameters, these, and itself
     units: list  # the hidden units of each layer, and the outputs
-    inside: list  # for each layer weight and mask between units of the block
+    inside: list  # for sweeps: for each layer weight and mask between units of the block
     params: Tensor  # the outputs as parameters, shape (n, size, n_params)
     x: Tensor  # the coordinates, shape (n, size)
 
@@ -79,8 +79,8 @@ class Block(NamedTuple):
 class Room:
     "Where a batch is filled in: buffers with coordinates first, and blocks of coordinates with views of them and of the weights."
 
-    def __init__(self, net: MADE, size: int, batch: int):
-        layers, like, n = [*net.layers, net.last], net.last.weight, net.n_out
+    def __init__(self, net: MADE, size: int, batch: int, by_steps: bool):
+        layers, like, n = net.stack(), net.last.weight, net.n_out
         self.x, self.h = like.new_zeros(net.dim, batch), [like.new_zeros(len(l.bias), batch) for l in layers]
         self.biases = [l.bias.detach()[:, None] for l in layers]
         weights = [l.weight.detach() if net.complete else (l.weight*l.mask).detach() for l in layers]  # views: never stale
@@ -92,9 +92,10 @@ class Room:
         self.blocks, done = [], [0]*len(net.layers)
         for a in range(0, net.dim, size):
             b, first, steps = min(a + size, net.dim), done, []
-            for i in range(a, b):
+            for i in range(a, b) if by_steps else [b - 1]:
                 now = [bisect.bisect_right(ready, i) for ready in net.ready]  # units that coordinate i may read
-                steps.append((products([*map(slice, done, now), slice(i*n, i*n + n)], [slice(a, i), *map(slice, first, now)]), params[:, i], self.x[i]))
+                *hidden, last = products([*map(slice, done, now), slice(i*n, i*n + n)], [slice(a, i), *map(slice, first, now)])
+                steps.append((hidden, last, params[:, i], self.x[i]))
                 done = now
             rows, columns = [*map(slice, first, done), slice(a*n, b*n)], [slice(a, b), *map(slice, first, done)]
             self.blocks.append(Block(products(rows, [slice(a), *map(slice, first)]), steps, [h[r] for h, r in zip(self.h, rows)],
@@ -106,12 +107,11 @@ IN_PLACE = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_, nn.SiLU: lambda h: F.sil
 
 def by_steps(layer: Autoregressive, block: Block, u: Tensor, act) -> Tensor:
     "One coordinate after the other: the hidden units that waited for its predecessor, its parameters, itself."
-    found = []
-    for (products, params, x), latent in zip(block.steps, u):
-        *hidden, (weight, known, out) = products
+    found, tau = [], layer.elementwise.forward
+    for (hidden, (weight, known, out), params, x), latent in zip(block.steps, u):
         for w, v, h in hidden: act(h.addmm_(w, v))
         out.addmm_(weight, known)
-        new, log_d = layer.elementwise.forward(latent, params)
+        new, log_d = tau(latent, params)
         x.copy_(new)
         found.append(log_d)
     return torch.stack(found)
@@ -119,18 +119,18 @@ def by_steps(layer: Autoregressive, block: Block, u: Tensor, act) -> Tensor:
 
 def by_sweeps(layer: Autoregressive, block: Block, u: Tensor, act) -> Tensor:
     "All coordinates at once, until nothing changes, at most as many times as there are coordinates."
-    (*weights, last), guess = [w*mask for w, mask in block.inside], torch.zeros_like(u).T
+    *weights, last = [w*mask for w, mask in block.inside]
     *bases, base = block.units
+    *hidden, out = [torch.empty_like(h) for h in block.units]
+    latent, params, guess = u.T, out.unflatten(0, block.params.shape[1:]).permute(2, 0, 1), torch.zeros_like(u).T
     for sweep in range(len(u)):
-        h, found = guess.T, []
-        for b, w in zip(bases, weights):
-            h = act(torch.addmm(b, w, h))
-            found.append(h)
-        params = torch.addmm(base, last, h).unflatten(0, block.params.shape[1:]).permute(2, 0, 1)
-        new, log_d = layer.elementwise.forward(u.T, params)
+        h = guess.T
+        for b, w, to in zip(bases, weights, hidden): h = act(torch.addmm(b, w, h, out=to))
+        torch.addmm(base, last, h, out=out)
+        new, log_d = layer.elementwise.forward(latent, params)
         if sweep > 1 and torch.equal(new, guess): break
         guess = new
-    for b, h in zip([*bases, block.x], [*found, new]): b.copy_(h)
+    for b, h in zip([*bases, block.x], [*hidden, new]): b.copy_(h)
     return log_d.T
 
 # %% ../nbs/10_maf.ipynb #6f15f74e
@@ -150,12 +150,13 @@ def fill_in(
     "Solve `x = τ(z; params(x))`, exactly, in blocks of coordinates; each hidden unit is computed when its inputs are known."
     if way is None: way, size = choose(layer.dim, len(z))
     with torch.inference_mode():
-        weights = tuple(p.data_ptr() for p in layer.net.parameters())
-        key, small = (size, len(z), z.dtype, weights), sum(len(m.bias) for m in [*layer.net.layers, layer.net.last])*len(z) < 2**20
+        stack = layer.net.stack()
+        key = way, size, len(z), z.dtype, *(t.data_ptr() for l in stack for t in (l.weight, l.bias))
         if key not in layer.rooms: layer.rooms.clear()
-        idle = layer.rooms.setdefault(key, []) if small and layer.net.complete else []
+        keep = layer.net.complete and sum(len(l.bias) for l in stack)*len(z) < 2**20
+        idle = layer.rooms.setdefault(key, []) if keep else []
         try: room = idle.pop()
-        except IndexError: room = Room(layer.net, size, len(z))
+        except IndexError: room = Room(layer.net, size, len(z), way is by_steps)
         for h, b in zip(room.h, room.biases): h.copy_(b.expand_as(h))
         if told is not None: room.h[0] += told.T
         act, log_d = IN_PLACE[type(layer.net.act)], []

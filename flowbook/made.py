@@ -154,6 +154,7 @@ class MADE(Described, nn.Module):
         for p in self.last.parameters(): nn.init.zeros_(p)
         self.listen = nn.Linear(context_dim, hidden[0], bias=False) if context_dim else None
 
+    def stack(self): return [*self.layers, self.last]
     def sort(self, x, dim=-1): return x if self.in_order else x.index_select(dim, self.index)
     def unsort(self, x, dim=-1): return x if self.in_order else x.index_select(dim, self.index_back)
 

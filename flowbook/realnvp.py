@@ -29,14 +29,16 @@ class Affine(Described):
     ):
         if bound is not None and not bound > 0: raise ValueError(f'bound: expected a number above 0 or None, got {bound}')
         self.bound = bound
-        if bound is not None:  # as tensors without dimensions: torch would wrap a Python number anew in each call
-            self.slope, self.half, self.reach = torch.tensor([2/bound, .5, 2*bound], dtype=torch.float64, device='cpu')
+        if bound is not None:  # tensors without dimensions, which torch need not wrap and convert in each call
+            numbers = torch.tensor([2/bound, .5, 2*bound], dtype=torch.float64, device='cpu')
+            self.double, self.single = numbers.unbind(), numbers.float().unbind()
 
     def scale_and_shift(self, params: Tensor) -> tuple[Tensor, Tensor]:
         "The log-scale `s` and the shift `t`, both of shape `(..., n)`, from `params` of shape `(..., n, 2)`."
         raw, t = params.unbind(-1)
         if self.bound is None: return raw, t
-        return (torch.sigmoid(raw*self.slope) - self.half)*self.reach, t  # Eq. (eq-bounded-scale); tanh y = 2σ(2y) − 1, and σ is faster
+        slope, half, reach = self.single if raw.dtype == torch.float32 else self.double
+        return (torch.sigmoid(raw*slope) - half)*reach, t  # Eq. (eq-bounded-scale), as tanh y = 2σ(2y) − 1; σ is faster
 
     def forward(self,
         u: Tensor,  # Coordinates to change, shape `(..., n)`
@@ -44,7 +46,7 @@ class Affine(Described):
     ) -> tuple[Tensor, Tensor]:  # `v` and `log|dv/du|`, both of shape `(..., n)`
         "Scale and shift each coordinate; the log-derivative is `s`."
         log_s, t = self.scale_and_shift(params)
-        return u*log_s.exp() + t, log_s  # Eq. (eq-affine)
+        return torch.addcmul(t, u, log_s.exp()), log_s  # Eq. (eq-affine)
 
     def inverse(self, v: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         "Undo it: `u` and `log|du/dv|`, both of shape `(..., n)`."

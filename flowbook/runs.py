@@ -115,7 +115,8 @@ def build_flow(job: Job, parts: Parts) -> Model:
     if image: return build_image_model(job, tuple(shape), options)
     options |= dict(layers=job.layers, hidden=list(job.hidden))
     if parts.kind == 'points': return MODELS[job.model](shape.numel(), **options)
-    order = checkerboard_order(*shape[1:]) if shape[0] == 1 and job.model in ('nice', 'realnvp') else None
+    if job.model in ('maf', 'iaf'): order = torch.randperm(shape.numel(), generator=torch.Generator().manual_seed(0)).tolist()  # see chapter MADE
+    else: order = checkerboard_order(*shape[1:]) if shape[0] == 1 else None
     base = dict(base='normal') if job.model == 'nice' else {}
     return on_pixels(MODELS[job.model](shape.numel(), order=order, **base, **options), tuple(shape))
 
