@@ -91,9 +91,9 @@ class Room:
 
         self.blocks, done = [], [0]*len(net.layers)
         for a in range(0, net.dim, size):
-            b, first, steps = min(a + size, net.dim), done, []
+            b, first, steps = min(a + size, net.dim), done, []  # `done` counts the units of each layer that belong to earlier coordinates
             for i in range(a, b) if by_steps else [b - 1]:
-                now = [bisect.bisect_right(ready, i) for ready in net.ready]  # units that coordinate i may read
+                now = [bisect.bisect_right(ready, i) for ready in net.ready]  # and this those that coordinate i may read
                 *hidden, last = products([*map(slice, done, now), slice(i*n, i*n + n)], [slice(a, i), *map(slice, first, now)])
                 steps.append((hidden, last, params[:, i], self.x[i]))
                 done = now

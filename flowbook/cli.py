@@ -71,6 +71,7 @@ Options left out are chosen by the kind and size of the data and written to run.
     p.add_argument('--bound', type=float, default=3., help='largest log-scale of one of their couplings (3)')
     p.add_argument('--noise', choices=['uniform', 'learned'], default='uniform', help='dequantisation; learned is for the same two (uniform)')
     p.add_argument('--labels', action='store_true', help='condition the same two on the class')
+    p.add_argument('--order', choices=['random', 'rows'], default='random', help='in which maf and iaf generate pixels (random)')
     p.add_argument('--start', metavar='RUN', help='begin with the weights of a run of the same architecture')
     p.add_argument('--bfloat16', action='store_true', help='train the networks in bfloat16; the results are measured in float32')
     p.add_argument('--epochs', type=int, help='passes over the training part')
@@ -102,7 +103,7 @@ def do_fit(a) -> None:
     except (RuntimeError, AssertionError): raise ValueError(f'--device: expected cpu or cuda, got {a.device!r}') from None
     if a.threads: torch.set_num_threads(a.threads)
     out = Path(a.out or f'runs/{a.model}-{Path(a.data).stem}')
-    job = Job(**{k: getattr(a, k) for k in 'model data layers hidden activation levels blocks bound noise labels start bfloat16 epochs batch_size lr warmup weight_decay ema patience seed device'.split()})
+    job = Job(**{k: getattr(a, k) for k in 'model data layers hidden activation levels blocks bound noise labels order start bfloat16 epochs batch_size lr warmup weight_decay ema patience seed device'.split()})
     record = train(job, out, resume=a.resume, half=a.half)
     for m in record['metrics']: print(show(m))
     print(f'samples: {out/"samples.png"}   loss curve: {out/"loss.png"}   record: {out/"run.json"}')

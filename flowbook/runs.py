@@ -83,6 +83,7 @@ class Job:
     bound: float = 3.  # largest |log-scale| of one coupling of an image flow
     noise: str = 'uniform'  # dequantisation: 'uniform' or 'learned'
     labels: bool = False  # condition on the class
+    order: str = 'random'  # in which maf and iaf generate pixels: 'random' or 'rows'
     start: str | None = None  # run whose weights are the start
     bfloat16: bool = False  # train the networks in bfloat16
     weight_decay: float = 0.  # decay of AdamW
@@ -110,13 +111,15 @@ def build_flow(job: Job, parts: Parts) -> Model:
     image = job.model in IMAGE_MODELS
     if image and parts.kind != 'pixels': raise ValueError(f'MODEL: {job.model} is for images, but {parts.name} holds rows of numbers')
     if not image and (job.noise != 'uniform' or job.labels or job.start): raise ValueError(f'MODEL: noise, labels and start are for {", ".join(IMAGE_MODELS)}, got {job.model!r}')
+    if job.order not in ('random', 'rows') or job.order == 'rows' and (job.model not in ('maf', 'iaf') or parts.kind != 'pixels'):
+        raise ValueError(f"order: expected 'random', or 'rows' for maf and iaf on images, got {job.order!r}")
     if job.labels and not parts.labels: raise ValueError(f'labels: {parts.name} has no classes')
     options, shape = dict(activation=job.activation), parts.test.shape[1:]
     if image: return build_image_model(job, tuple(shape), options)
     options |= dict(layers=job.layers, hidden=list(job.hidden))
     if parts.kind == 'points': return MODELS[job.model](shape.numel(), **options)
-    if job.model in ('maf', 'iaf'): order = torch.randperm(shape.numel(), generator=torch.Generator().manual_seed(0)).tolist()  # see chapter MADE
-    else: order = checkerboard_order(*shape[1:]) if shape[0] == 1 else None
+    if job.model not in ('maf', 'iaf'): order = checkerboard_order(*shape[1:]) if shape[0] == 1 else None
+    else: order = None if job.order == 'rows' else torch.randperm(shape.numel(), generator=torch.Generator().manual_seed(0)).tolist()
     base = dict(base='normal') if job.model == 'nice' else {}
     return on_pixels(MODELS[job.model](shape.numel(), order=order, **base, **options), tuple(shape))
 

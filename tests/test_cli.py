@@ -95,6 +95,7 @@ def test_half_precision_weights_are_what_is_measured(files, tmp_path, capsys):
 @pytest.mark.parametrize('data', ['points.csv', 'images.npy'])
 def test_autoregressive_models_go_from_fit_to_sample_and_score(files, tmp_path, model, data, capsys):
     assert run('fit', model, files/data, '--out', tmp_path/'run', '--half', *SMALL) == 0
+    assert run('fit', model, files/data, '--out', tmp_path/'rows', '--order', 'rows', *SMALL) == (0 if data == 'images.npy' else 2)
     assert run('sample', tmp_path/'run', '--n', 9, '--out', tmp_path/'x.npy') == 0
     drawn = np.load(tmp_path/'x.npy')
     assert drawn.shape == (9, *load(tmp_path/'run'/'weights.safetensors').event_shape) and np.isfinite(drawn).all()
@@ -113,6 +114,7 @@ def test_an_image_model_with_classes_and_learned_noise_goes_from_fit_to_sample(t
 
 
 @pytest.mark.parametrize('argv, message', [
+    (['fit', 'maf', 'banana', '--order', 'rows'], 'for maf and iaf on images'), (['fit', 'realnvp', 'mnist10k', '--order', 'rows'], 'for maf and iaf on images'),
     (['fit', 'glow', 'banana'], 'glow is for images'), (['fit', 'realnvp', 'mnist10k', '--labels'], 'noise, labels and start are for'),
     (['fit', 'glow', 'mnist10k', '--start', 'mnist-realnvp'], 'holds another architecture'), (['fit', 'glow', 'mnist10k', '--start', 'gone'], 'expected a folder'),
     (['fit', 'glow', 'mnist10k', '--noise', 'none'], 'invalid choice'), (['fit', 'glow', 'mnist10k', '--levels', 3], 'even sides')])
