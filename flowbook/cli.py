@@ -85,12 +85,13 @@ Options left out are chosen by the kind and size of the data and written to run.
     p.add_argument('--device', help="'cpu' or 'cuda'; CUDA is taken when there is one")
     p.add_argument('--threads', type=int, help='CPU threads')
     p.add_argument('--half', action='store_true', help='store the weights in half precision; the results are measured with them')
+    p.add_argument('--bits', type=int, help='round the stored weights to so many significant binary digits; the results are measured with them')
     p.add_argument('--resume', action='store_true', help='go on from the checkpoint of an interrupted run')
 
 # %% ../nbs/81_command_line.ipynb #89b766d9
 def do_fit(a) -> None:
     "`flowbook fit`"
-    for name in ['layers', 'levels', 'epochs', 'batch_size', 'threads']:
+    for name in ['layers', 'levels', 'epochs', 'batch_size', 'threads', 'bits']:
         if (value := getattr(a, name)) is not None and value < 1: raise ValueError(f'--{name.replace("_", "-")}: expected at least 1, got {value}')
     if a.hidden and min(a.hidden) < 1: raise ValueError(f'--hidden: expected widths of at least 1, got {a.hidden}')
     if a.model not in MODELS: raise ValueError(f"MODEL: expected one of {', '.join(MODELS)}, got {a.model!r}")
@@ -104,7 +105,7 @@ def do_fit(a) -> None:
     if a.threads: torch.set_num_threads(a.threads)
     out = Path(a.out or f'runs/{a.model}-{Path(a.data).stem}')
     job = Job(**{k: getattr(a, k) for k in 'model data layers hidden activation levels blocks bound noise labels order start bfloat16 epochs batch_size lr warmup weight_decay ema patience seed device'.split()})
-    record = train(job, out, resume=a.resume, half=a.half)
+    record = train(job, out, resume=a.resume, half=a.half, bits=a.bits)
     for m in record['metrics']: print(show(m))
     print(f'samples: {out/"samples.png"}   loss curve: {out/"loss.png"}   record: {out/"run.json"}')
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETS', 'MODELS', 'IMAGE_MODELS', 'Parts', 'read_parts', 'Job', 'build_flow', 'build_image_model', 'start_from',
-           'in_bfloat16', 'hardware', 'measure', 'save_figure', 'draw_samples', 'train', 'create_folder', 'read_run',
-           'shipped', 'score_file', 'sample_file']
+           'in_bfloat16', 'hardware', 'measure', 'save_figure', 'draw_samples', 'round_weights', 'train',
+           'create_folder', 'read_run', 'shipped', 'score_file', 'sample_file']
 
 # %% ../nbs/80_runs.ipynb #2c2b4132
 import dataclasses, io, json, math, os, platform, time
@@ -199,11 +199,20 @@ def draw_samples(ax, x: Tensor, data: Tensor | None = None) -> None:
         ax.legend()
 
 # %% ../nbs/80_runs.ipynb #9da61446
-def train(job: Job, out, resume: bool = False, half: bool = False, progress: bool | None = None, say: Callable = print) -> dict:
+@torch.no_grad()
+def round_weights(model: Model, bits: int) -> None:
+    "Keep `bits` significant binary digits of each parameter, in place: fewer make a file that compresses better."
+    for p in model.parameters():
+        digits, exponent = torch.frexp(p)
+        p.copy_(torch.ldexp(torch.round(digits*2**bits)/2**bits, exponent))
+
+# %% ../nbs/80_runs.ipynb #4da9ab9a
+def train(job: Job, out, resume: bool = False, half: bool = False, bits: int | None = None, progress: bool | None = None, say: Callable = print) -> dict:
     "Do a job and fill the folder `out`; returns the record. Raises `ValueError` before anything is written."
     parts = read_parts(job.data, job.seed)
     job = job.settle(parts)
     out, pixels = Path(out), parts.kind == 'pixels'
+    if bits is not None and bits < 1: raise ValueError(f'bits: expected at least 1, got {bits}')
     if (out/'run.json').exists(): raise ValueError(f'{out}: holds a finished run; choose another folder with --out, or remove it')
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
@@ -217,13 +226,14 @@ def train(job: Job, out, resume: bool = False, half: bool = False, progress: boo
                   prepare=dequantize if pixels and not flow.discrete else None, epochs=job.epochs, batch_size=job.batch_size,
                   epoch_size=51_200, lr=job.lr, warmup=job.warmup, weight_decay=job.weight_decay, ema=job.ema, patience=job.patience, seed=job.seed,
                   device=device, checkpoint=out/'checkpoint.safetensors', resume=resume, progress=progress)
+    full = measure(flow, parts) if half or bits else None
+    if bits: round_weights(flow, bits)
     save(flow, out/'weights.safetensors', dtype=torch.float16 if half else None, data=parts.name)
-    full = measure(flow, parts) if half else None
-    if half: flow = load(out/'weights.safetensors')  # what is reported is what was stored
-    record = dict(model=job.model, data=parts.name, job=dataclasses.asdict(job) | {'data': parts.name}, parameters=params, half=half,
+    if full: flow = load(out/'weights.safetensors')  # what is reported is what was stored
+    record = dict(model=job.model, data=parts.name, job=dataclasses.asdict(job) | {'data': parts.name}, parameters=params, half=half, bits=bits,
                   metrics=measure(flow, parts), history=dataclasses.asdict(history), hardware=hardware(device))
     sizes = dict(train=size, valid=len(parts.valid), test=len(parts.test))
-    if half: record['metrics in full precision'] = full
+    if full: record['metrics in full precision'] = full
     record.update(sizes=sizes, seconds=round(history.seconds, 1), finished=time.strftime('%Y-%m-%d'))
     scale = 1/(math.log(2)*parts.test[0].numel()) if pixels else 1.
     shape, classes = ((8,), torch.eye(10)[:8]) if job.labels else ((64 if pixels else 2000,), None)

@@ -91,6 +91,14 @@ def test_half_precision_weights_are_what_is_measured(files, tmp_path, capsys):
     assert json.loads((tmp_path/'half'/'run.json').read_text())['half'] is True
 
 
+def test_rounded_weights_are_what_is_measured(files, tmp_path):
+    assert run('fit', 'realnvp', files/'points.csv', '--out', tmp_path/'rounded', '--half', '--bits', 3, *SMALL) == 0
+    record, flow = json.loads((tmp_path/'rounded'/'run.json').read_text()), load(tmp_path/'rounded'/'weights.safetensors')
+    assert record['bits'] == 3 and record['metrics'] != record['metrics in full precision']
+    for p in flow.parameters(): assert torch.equal(torch.frexp(p)[0]*8, (torch.frexp(p)[0]*8).round())
+    assert run('fit', 'realnvp', files/'points.csv', '--out', tmp_path/'none', '--bits', 0, *SMALL) == 2
+
+
 @pytest.mark.parametrize('model', ['maf', 'iaf'])
 @pytest.mark.parametrize('data', ['points.csv', 'images.npy'])
 def test_autoregressive_models_go_from_fit_to_sample_and_score(files, tmp_path, model, data, capsys):
