@@ -48,8 +48,12 @@ class Autoregressive(Bijection):
 
     def forward(self, z, context=None):
         expect_event(z, (self.dim,), 'z')
+        if z.dtype != self.net.last.weight.dtype: raise ValueError(f'z: expected {self.net.last.weight.dtype} like the weights, got {z.dtype}')
         z, told = self.net.sort(z), self.net.told(context)
-        flat = None if told is None else told.expand(*z.shape[:-1], -1).reshape(-1, told.shape[-1]).detach()
+        if told is not None:  # either may have the larger batch
+            batch = torch.broadcast_shapes(z.shape[:-1], told.shape[:-1])
+            z, told = z.expand(*batch, -1), told.expand(*batch, -1)
+        flat = None if told is None else told.reshape(-1, told.shape[-1]).detach()
         x, log_d = (v.reshape(z.shape) for v in fill_in(self, z.detach().reshape(-1, self.dim), flat))
         if torch.is_grad_enabled() and any(v.requires_grad for v in [z, *self.parameters()] + ([] if told is None else [told])):
             known = x.requires_grad_()
@@ -79,11 +83,11 @@ class Block(NamedTuple):
 class Room:
     "Where a batch is filled in: buffers with coordinates first, and blocks of coordinates with views of them and of the weights."
 
-    def __init__(self, net: MADE, size: int, batch: int, by_steps: bool):
-        layers, like, n = net.stack(), net.last.weight, net.n_out
+    def __init__(self, net: MADE, tensors: list, size: int, batch: int, by_steps: bool):
+        layers, like, n = net.stack(), tensors[-1][0].detach(), net.n_out
         self.x, self.h = like.new_zeros(net.dim, batch), [like.new_zeros(len(l.bias), batch) for l in layers]
-        self.biases = [l.bias.detach()[:, None] for l in layers]
-        weights = [l.weight.detach() if net.complete else (l.weight*l.mask).detach() for l in layers]  # views: never stale
+        self.biases = [bias.detach()[:, None] for _, bias in tensors]
+        weights = [w.detach() if net.complete else (w*l.mask).detach() for (w, _), l in zip(tensors, layers)]  # views: never stale
         params, sources = self.h[-1].view(net.dim, n, batch).permute(2, 0, 1), [self.x, *self.h]
 
         def products(rows, columns):
@@ -149,14 +153,15 @@ def fill_in(
 ) -> tuple[Tensor, Tensor]:  # Data points and the logarithms of the derivatives, both (n, dim), without gradients
     "Solve `x = τ(z; params(x))`, exactly, in blocks of coordinates; each hidden unit is computed when its inputs are known."
     if way is None: way, size = choose(layer.dim, len(z))
-    with torch.inference_mode():
-        stack = layer.net.stack()
-        key = way, size, len(z), z.dtype, *(t.data_ptr() for l in stack for t in (l.weight, l.bias))
-        if key not in layer.rooms: layer.rooms.clear()
-        keep = layer.net.complete and sum(len(l.bias) for l in stack)*len(z) < 2**20
+    if any(l._forward_pre_hooks for l in layer.net.stack()): raise ValueError('layer: hooks compute its weights, and filling in calls none; make pruning permanent first')
+    with torch.inference_mode(), torch.autocast(z.device.type, enabled=False):
+        tensors = [(l.weight, l.bias) for l in layer.net.stack()]
+        where = tuple(n for pair in tensors for t in pair for n in (t.data_ptr(), *t.stride()))
+        key, keep = (way, size, len(z), z.dtype, where), layer.net.complete and sum(len(bias) for _, bias in tensors)*len(z) < 2**20
+        if key not in layer.rooms and (len(layer.rooms) > 2 or any(k[-1] != where for k in list(layer.rooms))): layer.rooms.clear()
         idle = layer.rooms.setdefault(key, []) if keep else []
         try: room = idle.pop()
-        except IndexError: room = Room(layer.net, size, len(z), way is by_steps)
+        except IndexError: room = Room(layer.net, tensors, size, len(z), way is by_steps)
         for h, b in zip(room.h, room.biases): h.copy_(b.expand_as(h))
         if told is not None: room.h[0] += told.T
         act, log_d = IN_PLACE[type(layer.net.act)], []
@@ -178,14 +183,14 @@ class Implicit(torch.autograd.Function):
         return x.detach().clone(), log_d.detach().clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad_x, grad_log_d):
+        if torch.is_grad_enabled(): raise RuntimeError('the gradient of a solution has no gradient of its own here; for second derivatives use by_loop')
         x, out, log_d = ctx.graph
         adjoint, rest = grad_x, log_d.requires_grad  # a volume-preserving map has constant log-derivatives
         for _ in range(x.shape[-1]):
             new = grad_x + torch.autograd.grad((out, log_d)[:1 + rest], x, (adjoint, grad_log_d)[:1 + rest], retain_graph=True)[0]
-            change, adjoint = (new - adjoint).abs().max(), new
-            if change <= 4*torch.finfo(x.dtype).eps*adjoint.abs().max(): break
+            if torch.equal(new, adjoint): break
+            adjoint = new
         return None, adjoint, grad_log_d
 
 # %% ../nbs/10_maf.ipynb #bb19dd1a
@@ -201,7 +206,8 @@ def maf(
     order: list | None = None,  # Order of the coordinates in the layer next to the data; the next one goes the other way
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     "Masked autoregressive flow (Papamakarios et al. 2017): density in one pass per layer, samples by `fill_in`."
-    order = list(range(dim)) if order is None else [int(i) for i in order]
+    if layers < 1: raise ValueError(f'layers: expected at least 1, got {layers}')
+    order = list(range(dim)) if order is None else list(order)
     ways = [order if (layers - i) % 2 else order[::-1] for i in range(layers)]
     stack = [Autoregressive(dim, Affine(bound), hidden=hidden, activation=activation, context_dim=context_dim, order=way) for way in ways]
     return Flow(StandardNormal(dim), Compose(*stack, *data_end(dim, standardize)))

@@ -32,7 +32,8 @@ def iaf(
     order: list | None = None,  # Order of the coordinates in the layer next to the data; the next one goes the other way
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     "Inverse autoregressive flow (Kingma et al. 2016): a sample and its density in one pass per layer, Eq. (eq-iaf); other points by `fill_in`."
-    order = list(range(dim)) if order is None else [int(i) for i in order]
+    if layers < 1: raise ValueError(f'layers: expected at least 1, got {layers}')
+    order = list(range(dim)) if order is None else list(order)
     ways = [order if (layers - i) % 2 else order[::-1] for i in range(layers)]
     stack = [Invert(Autoregressive(dim, Affine(bound), hidden=hidden, activation=activation, context_dim=context_dim, order=way)) for way in ways]
     return Flow(StandardNormal(dim), Compose(*stack, *data_end(dim, standardize)))

@@ -25,7 +25,7 @@ def generation_order(
     "An order in which every coordinate comes after those it may depend on."
     if order is not None and adjacency is not None: raise ValueError('order: expected an order or an adjacency, got both; drop one of them')
     if adjacency is None:
-        order = list(range(dim)) if order is None else [int(i) for i in order]
+        order = list(range(dim)) if order is None else list(order)
         if sorted(order) != list(range(dim)): raise ValueError(f'order: expected each of 0…{dim - 1} once, got {order[:8]}')
         return order, torch.ones(dim, dim, dtype=torch.bool).tril(-1)  # Eq. (eq-chain-rule): everything that came before
     parents, order = torch.as_tensor(adjacency).bool(), []
@@ -118,7 +118,7 @@ class MaskedLinear(nn.Module):
     def entries(self): return {'weight': self.mask.bool()}  # what a file needs to hold
 
     def forward(self, x):
-        if self.blocks is None: return F.linear(x, self.weight*self.mask, self.bias)  # Eq. (eq-masked-layer)
+        if self.blocks is None or torch.is_autocast_enabled(x.device.type): return F.linear(x, self.weight*self.mask, self.bias)  # Eq. (eq-masked-layer)
         all_of_it = x.reshape(-1, x.shape[-1]), self.weight, self.bias, self.mask, self.blocks
         y = Staircase.apply(*all_of_it) if torch.is_grad_enabled() else by_prefixes(*all_of_it)[0]
         return y.reshape(*x.shape[:-1], -1)
@@ -140,8 +140,10 @@ class MADE(Described, nn.Module):
         adjacency=None,  # Instead: a (dim, dim) matrix, 1 at [i, j] if coordinate i may depend on coordinate j
     ):
         super().__init__()
-        for name, value in [('dim', dim), ('n_out', n_out), *(('hidden', h) for h in hidden or [0])]:
-            if not value >= 1: raise ValueError(f'{name}: expected whole numbers of at least 1, got {list(hidden) if name == "hidden" else value}')
+        widths = list(hidden) or [0] if isinstance(hidden, (list, tuple)) else [None]
+        for name, value in [('dim', dim), ('n_out', n_out), *(('hidden', h) for h in widths)]:
+            if not isinstance(value, int) or value < 1: raise ValueError(f'{name}: expected whole numbers of at least 1{", as a list or tuple" if name == "hidden" else ""}, got {hidden if name == "hidden" else value}')
+        if not isinstance(context_dim, int) or context_dim < 0: raise ValueError(f'context_dim: expected a whole number of at least 0, got {context_dim}')
         if activation not in activations: raise ValueError(f'activation: expected one of {", ".join(activations)}, got {activation!r}')
         self.dim, self.n_out, self.context_dim, self.act = dim, n_out, context_dim, activations[activation]()
         self.order, parents = generation_order(dim, order, adjacency)
@@ -190,6 +192,7 @@ class BinaryMADE(Model):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "Log-probability in nats, shape `(...)`, of bits 0 or 1 of shape `(..., dim)`."
         if ((x != 0) & (x != 1)).any(): raise ValueError('x: expected zeros and ones')
+        self._expect_context(context)
         x = x.to(self.net.last.weight)
         return F.logsigmoid((2*x - 1)*self.net(x, context)[..., 0]).sum(-1)  # Eq. (eq-made-bits)
 
@@ -198,7 +201,8 @@ class BinaryMADE(Model):
     @torch.no_grad()
     def sample(self, shape: tuple = (), context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         "Bits of shape `(*shape, dim)`, or `(*shape, ..., dim)` for a context `(..., C)`; one pass for each bit."
-        batch = tuple(shape) + (() if context is None else context.shape[:-1])
+        self._expect_context(context)
+        batch = ((shape,) if isinstance(shape, int) else tuple(shape)) + (() if context is None else context.shape[:-1])
         x = self.net.last.weight.new_zeros(*batch, self.net.dim)
         uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         for i in self.net.order: x[..., i] = (uniform[..., i] < self.net(x, context)[..., i, 0].sigmoid()).to(x.dtype)

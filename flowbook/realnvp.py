@@ -28,8 +28,8 @@ class Affine(Described):
         bound: float | None = 3.,  # Largest |log-scale|, in nats per coordinate; None leaves it unbounded
     ):
         if bound is not None and not bound > 0: raise ValueError(f'bound: expected a number above 0 or None, got {bound}')
-        self.bound = bound
-        if bound is not None:  # tensors without dimensions, which torch need not wrap and convert in each call
+        self.bound = None if bound == math.inf else bound
+        if self.bound is not None:  # tensors without dimensions, which torch need not wrap and convert in each call
             numbers = torch.tensor([2/bound, .5, 2*bound], dtype=torch.float64, device='cpu')
             self.double, self.single = numbers.unbind(), numbers.float().unbind()
 
@@ -37,8 +37,9 @@ class Affine(Described):
         "The log-scale `s` and the shift `t`, both of shape `(..., n)`, from `params` of shape `(..., n, 2)`."
         raw, t = params.unbind(-1)
         if self.bound is None: return raw, t
+        if self.bound > 30: return self.bound*torch.tanh(raw/self.bound), t  # Eq. (eq-bounded-scale)
         slope, half, reach = self.single if raw.dtype == torch.float32 else self.double
-        return (torch.sigmoid(raw*slope) - half)*reach, t  # Eq. (eq-bounded-scale), as tanh y = 2σ(2y) − 1; σ is faster
+        return (torch.sigmoid(raw*slope) - half)*reach, t  # the same, as tanh y = 2σ(2y) − 1; σ is faster, and off by 1e-7·bound
 
     def forward(self,
         u: Tensor,  # Coordinates to change, shape `(..., n)`

@@ -193,7 +193,7 @@ def read_tensors(path) -> tuple[dict, dict]:
 # %% ../nbs/05_flows.ipynb #cc138a0a
 def entries(model: nn.Module) -> dict:
     "Parameters of which a part never counts, by name: a Boolean mask of what counts, from each layer's `entries()`."
-    return {f'{name}.{key}': mask for name, m in model.named_modules() for key, mask in (m.entries() if hasattr(m, 'entries') else {}).items()}
+    return {f'{name}.{key}': mask for name, m in model.named_modules(remove_duplicate=False) for key, mask in (m.entries() if hasattr(m, 'entries') else {}).items()}
 
 
 def save(
@@ -204,9 +204,13 @@ def save(
 ) -> None:
     "Save a flow with its description to one safetensors file, atomically."
     state, full = model.state_dict(), next((str(t.dtype) for t in model.state_dict().values() if t.is_floating_point()), 'torch.float32')
-    if dtype: state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-    for name, mask in entries(model).items(): state[name] = state[name][mask]
-    write_tensors(path, state, dict(format=FORMAT, flow=describe(model), dtype=full, notes=notes))
+    for name, mask in entries(model).items():
+        if name not in state: raise ValueError(f'{name}: is computed from other tensors; make pruning or parametrisation permanent first')
+        state[name] = state[name][mask]
+    stored = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in state.items()}
+    for k, v in stored.items():
+        if not torch.equal(v.isfinite(), state[k].isfinite()): raise ValueError(f'dtype: {k} holds numbers too large for {dtype}')
+    write_tensors(path, stored, dict(format=FORMAT, flow=describe(model), dtype=full, notes=notes))
 
 
 def load(

@@ -5,10 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from support import normal, randomize
+from torch.nn.utils import parametrize, prune
 
 from flowbook.autoregressive import Autoregressive, by_loop, by_sweeps, fill_in, maf
 from flowbook.core import Flow, Invert, check_bijection
-from flowbook.made import MADE
+from flowbook.coupling import Additive
+from flowbook.iaf import iaf
+from flowbook.made import MADE, BinaryMADE
 from flowbook.realnvp import Affine
 from flowbook.train import fit, load, read_tensors, save, write_tensors
 
@@ -119,3 +122,80 @@ def test_second_derivatives_are_those_of_the_plain_formula(width):
     step = 1e-5
     with torch.enable_grad(): near = [torch.autograd.grad((layer(p)*w).sum(), p)[0] for p in ((x + s*step*v).detach().requires_grad_() for s in (1, -1))]
     assert torch.allclose(exact, (near[0] - near[1])/(2*step), atol=1e-6)
+
+
+def test_second_derivatives_of_samples_are_refused_and_never_wrong():
+    layer, z = randomize(Autoregressive(3, Affine(), hidden=(16,), activation='tanh').double()), normal(4, 3).requires_grad_()
+    with pytest.raises(RuntimeError, match='by_loop'): torch.autograd.grad(layer(z)[0].sin().sum(), z, create_graph=True)
+    with pytest.raises(RuntimeError, match='by_loop'): torch.autograd.functional.hessian(lambda x: Invert(layer).inverse(x)[1].sum(), z)
+
+
+class Copied(torch.nn.Module):
+    def forward(self, w): return w.clone()
+
+
+def test_weights_that_are_computed_anew_in_each_call_are_never_stale():
+    layer, z = randomize(Autoregressive(10, Affine(), hidden=(64, 64))), normal(20, 10, dtype=torch.float32)
+    for m in layer.net.stack(): parametrize.register_parametrization(m, 'weight', Copied())
+    with torch.no_grad():
+        for k in range(20):
+            for p in layer.parameters(): p.add_(.02*torch.randn(p.shape, generator=torch.Generator().manual_seed(k)))
+            assert torch.allclose(layer(z)[0], by_loop(layer, z)[0], atol=1e-4)
+
+
+def test_pruned_layers_are_refused_with_advice(tmp_path):
+    flow = randomize(maf(4, layers=1, hidden=(16,)))
+    prune.random_unstructured(flow.bijection.layers[0].net.last, 'weight', .5)
+    with pytest.raises(ValueError, match='make pruning'): flow.sample((3,))
+    with pytest.raises(ValueError, match='make pruning'): save(flow, tmp_path/'x.safetensors')
+    prune.remove(flow.bijection.layers[0].net.last, 'weight')
+    flow.sample((3,))
+
+
+def test_small_parts_of_a_gradient_survive_large_ones():
+    layer = Autoregressive(3, Additive(), hidden=(4,))
+    with torch.no_grad():
+        for p in layer.parameters(): p.zero_()
+        layer.net.layers[0].weight[0, 0], layer.net.last.weight[1, 0] = 1, 1e4
+        layer.net.layers[0].weight[2, 1], layer.net.last.weight[2, 2] = 1, 1e-8
+    z = torch.ones(1, 3, requires_grad=True)
+    assert torch.allclose(torch.autograd.grad(layer(z)[0][:, 2].sum(), z)[0], torch.tensor([[1e-4, 1e-8, 1.]]))
+
+
+def test_empty_batches_have_gradients():
+    for make in (maf, iaf): make(3, layers=1).sample_with_log_prob((0,))[1].sum().backward()
+
+
+@pytest.mark.parametrize('batches', [((4,), (3, 2)), ((1, 4), (3, 2)), ((5, 1, 4), (3, 2)), ((3, 4), (2,))])
+def test_latents_and_contexts_broadcast_in_both_directions(batches):
+    layer = randomize(Autoregressive(4, Affine(), hidden=(8,), context_dim=2).double())
+    z, c = (normal(*shape) for shape in batches)
+    x, log_det = layer(z, c)
+    back, minus = layer.inverse(x, c)
+    assert x.shape == (*torch.broadcast_shapes(batches[0][:-1], batches[1][:-1]), 4)
+    assert torch.allclose(back, z.expand_as(back)) and torch.allclose(minus, -log_det)
+
+
+def test_autocast_changes_precision_and_nothing_else():
+    flow, x = randomize(maf(16, layers=2, hidden=(512, 512))), normal(5, 16, dtype=torch.float32)
+    exact = flow.log_prob(x)
+    with torch.autocast('cpu', torch.bfloat16): assert torch.allclose(flow.log_prob(x), exact, rtol=.05, atol=.5) and flow.sample((4,)).isfinite().all()
+
+
+def test_two_batch_sizes_in_turn_keep_their_rooms():
+    layer = randomize(Autoregressive(20, Affine(), hidden=(32,)))
+    with torch.no_grad():
+        for n in [20, 30, 20, 30]: layer(normal(n, 20, dtype=torch.float32))
+        assert len(layer.rooms) == 2
+        for n in range(40, 60): layer(normal(n, 20, dtype=torch.float32))
+        assert len(layer.rooms) <= 4
+    with pytest.raises(ValueError, match='float32'): layer(normal(2, 20))
+
+
+def test_bad_sizes_are_named():
+    for make in (maf, iaf):
+        with pytest.raises(ValueError, match='layers'): make(3, layers=0)
+        with pytest.raises(ValueError, match='order'): make(3, order=[.5, 1, 2])
+        with pytest.raises(ValueError, match='hidden'): make(3, hidden=64)
+        with pytest.raises(ValueError, match='hidden'): make(3, hidden=(8.5,))
+    with pytest.raises(ValueError, match='context'): BinaryMADE(4).log_prob(torch.zeros(4), torch.zeros(2))

@@ -8,6 +8,7 @@ from safetensors.torch import save as pack
 from support import normal, python, randomize
 from torch import nn
 
+from flowbook.autoregressive import Autoregressive
 from flowbook.core import Bijection, Compose, Described, Flow, Permute, StandardNormal, Standardize
 from flowbook.coupling import Additive, Coupling, DiagScale, nice
 from flowbook.images import on_pixels
@@ -88,6 +89,29 @@ def test_a_path_may_be_a_string_and_an_old_file_is_replaced(tmp_path):
 def test_a_layer_used_twice_is_saved(tmp_path):
     layer = randomize(AffineCoupling(4))
     flow, x = Flow(StandardNormal(4), Compose(layer, Permute([3, 2, 1, 0]), layer)), normal(5, 4, dtype=torch.float32)
+    save(flow, tmp_path/'f')
+    assert torch.equal(load(tmp_path/'f').log_prob(x), flow.log_prob(x))
+
+
+def test_an_autoregressive_layer_used_twice_is_saved(tmp_path):
+    layer = randomize(Autoregressive(4, Affine(), hidden=(8,)))
+    flow, x = Flow(StandardNormal(4), Compose(layer, Permute([3, 2, 1, 0]), layer)), normal(5, 4, dtype=torch.float32)
+    save(flow, tmp_path/'f')
+    assert torch.equal(load(tmp_path/'f').log_prob(x), flow.log_prob(x))
+
+
+def test_numbers_too_large_for_half_precision_are_refused_and_no_file_is_left(tmp_path):
+    flow = randomize(AffineCoupling(4))
+    flow = Flow(StandardNormal(4), Compose(flow))
+    with torch.no_grad(): next(flow.parameters()).flatten()[0] = 1e5
+    with pytest.raises(ValueError, match='too large'): save(flow, tmp_path/'f', dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+
+
+def test_lists_inside_arguments_belong_to_the_flow(tmp_path):
+    graph = [[0, 0], [1, 0]]
+    flow, x = Flow(StandardNormal(2), Compose(randomize(Autoregressive(2, Affine(), adjacency=graph)))), normal(5, 2, dtype=torch.float32)
+    graph[1][0], graph[0][1] = 0, 1
     save(flow, tmp_path/'f')
     assert torch.equal(load(tmp_path/'f').log_prob(x), flow.log_prob(x))
 
