@@ -176,6 +176,10 @@ def test_every_equation_of_the_reports_foundations_is_checked(): assert not set(
 def test_every_error_of_the_reports_foundations_is_shown(): assert not {*range(8, 18), *range(33, 41)} - tagged('E')
 
 
+def test_every_equation_and_error_of_the_reports_autoregressive_flows_is_shown():
+    assert not set(range(35, 41)) - tagged('Q') and not {4, 5, 45, 46, 48, 49} - tagged('E')
+
+
 @notebooks
 def test_every_public_name_has_a_docstring(path):
     for c in CELLS[path]:
