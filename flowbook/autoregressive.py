@@ -140,7 +140,7 @@ def by_sweeps(layer: Autoregressive, block: Block, u: Tensor, act) -> Tensor:
 # %% ../nbs/10_maf.ipynb #6f15f74e
 def choose(dim: int, batch: int) -> tuple:
     "How a batch is filled in, and how many coordinates are in a block; measured on one thread."
-    if batch <= 8: return by_sweeps, min(dim, 32 if dim <= 128 else 128)
+    if batch == 1 and dim > 16: return by_sweeps, 32 if dim <= 128 else 128
     if dim <= 128: return by_steps, 16 if batch <= 256 else 8
     return by_sweeps, 64 if batch <= 256 else 32
 
