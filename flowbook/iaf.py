@@ -13,9 +13,8 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 
-from .autoregressive import Autoregressive, by_loop
-from .core import Compose, Flow, Invert, StandardNormal
-from .coupling import data_end
+from .autoregressive import Autoregressive, by_loop, maf
+from .core import Compose, Flow, Invert
 from .made import MADE
 from .realnvp import Affine
 
@@ -32,11 +31,8 @@ def iaf(
     order: list | None = None,  # Order of the coordinates in the layer next to the data; the next one goes the other way
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     "Inverse autoregressive flow (Kingma et al. 2016): a sample and its density in one pass per layer, Eq. (eq-iaf); other points by `fill_in`."
-    if layers < 1: raise ValueError(f'layers: expected at least 1, got {layers}')
-    order = list(range(dim)) if order is None else list(order)
-    ways = [order if (layers - i) % 2 else order[::-1] for i in range(layers)]
-    stack = [Invert(Autoregressive(dim, Affine(bound), hidden=hidden, activation=activation, context_dim=context_dim, order=way)) for way in ways]
-    return Flow(StandardNormal(dim), Compose(*stack, *data_end(dim, standardize)))
+    flow = maf(dim, layers=layers, hidden=hidden, activation=activation, bound=bound, context_dim=context_dim, standardize=standardize, order=order)
+    return Flow(flow.base, Compose(*(Invert(f) if isinstance(f, Autoregressive) else f for f in flow.bijection.layers)))
 
 # %% ../nbs/11_iaf.ipynb #2cece2f4
 def count_passes(
