@@ -4,14 +4,18 @@
 
 # %% auto #0
 __all__ = ['copy_list', 'Described', 'Bijection', 'sum_event', 'expect_event', 'Standardize', 'Compose', 'Invert', 'Permute',
-           'Base', 'StandardNormal', 'StandardLogistic', 'Model', 'Flow', 'FlowDistribution', 'BijectionError',
-           'BijectionReport', 'check_direction', 'check_state', 'check_gradients', 'check_bijection']
+           'Base', 'StandardNormal', 'StandardLogistic', 'as_tensor', 'as_numbers', 'Model', 'Flow', 'FlowDistribution',
+           'BijectionError', 'BijectionReport', 'check_direction', 'check_state', 'check_gradients', 'check_bijection']
 
 # %% ../nbs/00_core.ipynb #99a2bba5
 import copy, math
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
+from operator import index
 from typing import Iterator
 
+import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
@@ -252,11 +256,43 @@ class StandardLogistic(Base):
         u = torch.rand(shape, generator=generator, dtype=dtype, device=device)
         return torch.logit(u, eps=torch.finfo(dtype).tiny)  # u may be exactly 0, whose logit is −∞
 
+# %% ../nbs/00_core.ipynb #a5c0ffe1
+def as_tensor(
+    value,  # Numbers: a tensor, an array, a list, a table
+    name: str = 'x',  # What the user calls it
+) -> Tensor:  # The same numbers; whole ones stay whole, double precision stays double
+    "Numbers in any container as a tensor; `ValueError` if they are none."
+    if not isinstance(value, Tensor):
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise ValueError(f'{name}: expected numbers in one block, got {e}') from None
+        kind, size = array.dtype.kind, array.dtype.itemsize
+        if kind not in 'biuf':
+            raise ValueError(f'{name}: expected real numbers, got {array.dtype}')
+        whole = {'b': np.bool_, 'u': np.uint8 if size == 1 else np.int64, 'i': np.int64}
+        plain = whole.get(kind, np.float32 if size <= 4 else np.float64)
+        value = torch.from_numpy(np.require(array, plain, ['C', 'W']))
+    if value.is_complex():
+        raise ValueError(f'{name}: expected real numbers, got {value.dtype}')
+    return value
+
+
+def as_numbers(value, like: Tensor, name: str = 'x') -> Tensor:
+    "Numbers in any container as a tensor of the dtype and on the device of `like`."
+    return as_tensor(value, name).to(like.device, like.dtype)
+
 # %% ../nbs/00_core.ipynb #5373bc0a
 class Model(Described, nn.Module):
     "What `fit` can train: a generative model with an `event_shape`, a `loss` and a `sample` method."
     event_shape: tuple = ()  # shape of one example
-    discrete = False  # True for a model of whole numbers, which `fit` then passes on as they are
+    discrete = False  # True for a model of whole numbers, which `fit` passes on
+
+    @property
+    def like(self) -> Tensor:
+        "A tensor of the dtype and on the device of the model."
+        own = chain(self.parameters(), self.buffers())
+        return next(t for t in own if t.is_floating_point())
 
     def loss(self,
         x: Tensor,  # Data, shape `(n, *event_shape)`
@@ -272,13 +308,88 @@ class Model(Described, nn.Module):
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         "Choose what depends on data, from data `x` of shape `(n, *event_shape)`; nothing by default."
 
-    def _expect_context(self, context):
-        wanted = {m.context_dim for m in self.modules() if getattr(m, 'context_dim', 0)}
-        got = 0 if context is None else context.shape[-1]
-        if wanted and got not in wanted:
-            raise ValueError(f'context: expected shape (..., {max(wanted)}), got {None if context is None else tuple(context.shape)}')
-        if context is not None and not wanted:
-            raise ValueError('context: no layer of this model reads a context; build it with context_dim=…')
+# %% ../nbs/00_core.ipynb #a5c0ffe2
+@patch
+def read_context(self: Model, context) -> Tensor | None:
+    "The context as a tensor `(..., C)`; `ValueError` if layers read another one, or none."
+    sizes = {getattr(m, 'context_dim', 0) for m in self.modules()} - {0}
+    if context is None and not sizes:
+        return None
+    if not sizes:
+        raise ValueError(
+            'context: no layer of this model reads a context; '
+            'build it with context_dim=…'
+        )
+    got = None if context is None else as_numbers(context, self.like, 'context')
+    if got is None or got.dim() == 0 or got.shape[-1] not in sizes:
+        shape = None if got is None else tuple(got.shape)
+        raise ValueError(
+            f'context: expected shape (..., {max(sizes)}), got {shape}; '
+            'a class is given as one-hot numbers'
+        )
+    return got
+
+
+@patch
+def read(self: Model, x, context=None, shape: tuple | None = None, name: str = 'x'):
+    "Events and context as tensors of one batch shape; `shape` is that of one event."
+    shape = self.event_shape if shape is None else shape
+    whole = isinstance(x, Tensor) and not x.is_floating_point()
+    x, context = as_numbers(x, self.like, name), self.read_context(context)
+    expect_event(x, shape, name)
+    if whole and len(shape) == 3 and not self.discrete:
+        raise ValueError(
+            f'{name}: whole-numbered pixels have no density; '
+            'give dequantize(images), or call evaluate_bits'
+        )
+    if context is None:
+        return x, None
+    batch_x, batch_c = x.shape[: x.dim() - len(shape)], context.shape[:-1]
+    try:
+        batch = torch.broadcast_shapes(batch_x, batch_c)
+    except RuntimeError:
+        raise ValueError(
+            f'context: expected a batch shape that broadcasts with {tuple(batch_x)} '
+            f'of {name}, got {tuple(batch_c)}'
+        ) from None
+    return x.expand(*batch, *shape), context.expand(*batch, -1)
+
+
+@patch
+def read_request(self: Model, shape, context, temperature: float = 1.0):
+    "How many samples, as a batch shape, and a context of that batch shape."
+    try:
+        shape = tuple(map(index, shape if isinstance(shape, (tuple, list)) else [shape]))
+    except TypeError:
+        raise ValueError(f'shape: expected whole numbers, got {shape!r}') from None
+    if any(n < 0 for n in shape):
+        raise ValueError(f'shape: expected no number below 0, got {shape}')
+    try:
+        good = 0 < float(temperature) < math.inf
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ValueError(f'temperature: expected a number above 0, got {temperature!r}')
+    if (context := self.read_context(context)) is not None:
+        context = context.expand(*shape, *context.shape)
+        shape = context.shape[:-1]
+    return tuple(shape), context
+
+
+@patch
+def _expect_context(self: Model, context): self.read_context(context)  # TEMPORARY
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    "Evaluation mode for all modules; afterwards each has its own mode again."
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for m, mode in modes:
+            m.training = mode
 
 # %% ../nbs/00_core.ipynb #12016d02
 class Flow(Model):
@@ -289,14 +400,15 @@ class Flow(Model):
         self.base, self.bijection = base, bijection
         self.event_shape = bijection.output_shape(base.event_shape)
 
+    @property
+    def like(self) -> Tensor: return self.base.zero
+
     def log_prob(self,
-        x: Tensor,  # Data points, shape `(..., *event_shape)`
-        context: Tensor | None = None,  # What the density is conditioned on, shape `(..., C)`
-    ) -> Tensor:  # Log-density in nats, shape `(...)`
+        x: Tensor,  # Data points, shape `(..., *event_shape)`, in any container
+        context: Tensor | None = None,  # What they are conditioned on, shape `(..., C)`
+    ) -> Tensor:  # Log-density in nats, shape `(...)`, in the model's dtype
         "Log-density of data, Eq. (eq-log-prob)."
-        expect_event(x, self.event_shape, 'x')
-        self._expect_context(context)
-        if context is not None: x, context = self._broadcast(x, context)
+        x, context = self.read(x, context)
         z, log_det = self.bijection.inverse(x, context)
         return self.base.log_prob(z) + log_det  # Eq. (eq-log-prob)
 
@@ -315,12 +427,7 @@ class Flow(Model):
         generator: torch.Generator | None = None,  # Source of randomness
     ) -> tuple[Tensor, Tensor]:  # Samples, shape `(*shape, ..., *event_shape)`, and their log-density in nats
         "Draw samples and score them in one pass, with gradients."
-        if not temperature > 0: raise ValueError(f'temperature: expected a number above 0, got {temperature}')
-        self._expect_context(context)
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if context is not None:
-            context = context.expand(*shape, *context.shape)
-            shape = context.shape[:-1]
+        shape, context = self.read_request(shape, context, temperature)
         z = self.base.sample(shape, generator)
         x, log_det = self.bijection(z*temperature, context)
         log_t = math.log(temperature)*math.prod(self.base.event_shape)
@@ -332,13 +439,13 @@ class FlowDistribution(torch.distributions.Distribution):
     arg_constraints, has_rsample = {}, True
 
     def __init__(self, flow: Flow, context: Tensor | None = None):
-        self.flow, self.context = flow, context
-        batch = torch.Size() if context is None else context.shape[:-1]
+        self.flow, self.context = flow, flow.read_context(context)
+        batch = torch.Size() if context is None else self.context.shape[:-1]
         super().__init__(batch, torch.Size(flow.event_shape), validate_args=False)
 
     def log_prob(self, value): return self.flow.log_prob(value, self.context)
-    def rsample(self, sample_shape=()): return self.flow.rsample(tuple(sample_shape), self.context)
-    def sample(self, sample_shape=()): return self.flow.sample(tuple(sample_shape), self.context)
+    def rsample(self, sample_shape=()): return self.flow.rsample(sample_shape, self.context)
+    def sample(self, sample_shape=()): return self.flow.sample(sample_shape, self.context)
 
 # %% ../nbs/00_core.ipynb #6c55dcd8
 @patch
@@ -356,6 +463,7 @@ def sample(self: Flow, shape: tuple = (), context: Tensor | None = None, tempera
 @patch
 def trace(self: Flow, z: Tensor, context: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     "Yield `(z_k, log|det ∂z_k/∂z|)` for k = 0…K: every state between the base and the data."
+    z, context = self.read(z, context, self.base.event_shape, 'z')
     log_det = z.new_zeros(z.shape[:z.dim() - len(self.base.event_shape)])
     yield z, log_det
     layers = self.bijection.layers if isinstance(self.bijection, Compose) else [self.bijection]
@@ -368,15 +476,6 @@ def trace(self: Flow, z: Tensor, context: Tensor | None = None) -> Iterator[tupl
 def distribution(self: Flow, context: Tensor | None = None) -> FlowDistribution:
     "The flow as a `torch.distributions.Distribution`."
     return FlowDistribution(self, context)
-
-@patch
-def _broadcast(self: Flow, x, context):
-    "Give `x` and `context` the same batch shape, by the usual broadcasting rules."
-    batch_x = x.shape[:x.dim() - len(self.event_shape)]
-    try: batch = torch.broadcast_shapes(batch_x, context.shape[:-1])
-    except RuntimeError:
-        raise ValueError(f'context: expected a batch shape that broadcasts with {tuple(batch_x)} of x, got {tuple(context.shape[:-1])}') from None
-    return x.expand(*batch, *self.event_shape), context.expand(*batch, -1)
 
 # %% ../nbs/00_core.ipynb #dc0c4df2
 class BijectionError(AssertionError):
