@@ -16,7 +16,7 @@ setuptools.setup(
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=[cfg['lib_path']], package_data={cfg['lib_path']: ['assets/**']},
     python_requires='>=' + cfg['min_python'], install_requires=shlex.split(cfg['requirements']),
-    extras_require={'dev': shlex.split(cfg['dev_requirements'])},
+    extras_require={name: shlex.split(cfg[f'{name}_requirements']) for name in ['dev', 'notebooks', 'docs']},
     entry_points={'console_scripts': shlex.split(cfg['console_scripts']),
                   'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .core import Model, StandardNormal, Standardize, expect_event
+from .core import Model, StandardNormal, Standardize
 from .coupling import MLP
 
 # %% ../nbs/01_gan.ipynb #f4541163
@@ -74,14 +74,9 @@ class GAN(Model):
         context: Tensor | None = None,  # Their context, shape `(..., C)`
     ) -> Tensor:  # `log D(x)/(1 − D(x))` in nats, shape `(...)`
         "What the discriminator thinks: above 0 for real, below 0 for fake."
-        expect_event(x, self.event_shape, 'x')
-        self._expect_context(context)
+        x, context = self.read(x, context)
         h, _ = self.standardize.inverse(x)
-        if context is not None:
-            try: batch = torch.broadcast_shapes(h.shape[:-1], context.shape[:-1])
-            except RuntimeError:
-                raise ValueError(f'context: expected a batch shape that broadcasts with {tuple(h.shape[:-1])} of x, got {tuple(context.shape[:-1])}') from None
-            h = torch.cat([h.expand(*batch, -1), context.expand(*batch, -1)], -1)
+        if context is not None: h = torch.cat([h, context], -1)
         return self.discriminator(h)[..., 0]
 
     def rsample(self,
@@ -91,12 +86,7 @@ class GAN(Model):
         generator: torch.Generator | None = None,  # Source of randomness
     ) -> Tensor:  # Samples `G(z)`, shape `(*shape, ..., dim)`
         "Samples that carry gradients."
-        if not temperature > 0: raise ValueError(f'temperature: expected a number above 0, got {temperature}')
-        self._expect_context(context)
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if context is not None:
-            context = context.expand(*shape, *context.shape)
-            shape = context.shape[:-1]
+        shape, context = self.read_request(shape, context, temperature)
         h = temperature*self.base.sample(shape, generator)
         if context is not None: h = torch.cat([h, context], -1)
         return self.standardize(self.generator(h))[0]

@@ -295,4 +295,4 @@ class Dequantized(Model):
     def loss(self, x, context=None): return -self.bound(x, context)
     def sample(self, *args, **kwargs): return self.flow.sample(*args, **kwargs)
     def initialize(self, x, context=None): self.flow.initialize(dequantize(x, dtype=x.dtype), context)
-    def _expect_context(self, context): self.flow._expect_context(context)
+    def read_context(self, context): return self.flow.read_context(context)

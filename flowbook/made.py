@@ -191,9 +191,8 @@ class BinaryMADE(Model):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "Log-probability in nats, shape `(...)`, of bits 0 or 1 of shape `(..., dim)`."
+        x, context = self.read(x, context)
         if ((x != 0) & (x != 1)).any(): raise ValueError('x: expected zeros and ones')
-        self._expect_context(context)
-        x = x.to(self.net.last.weight)
         return F.logsigmoid((2*x - 1)*self.net(x, context)[..., 0]).sum(-1)  # Eq. (eq-made-bits)
 
     def loss(self, x, context=None): return -self.log_prob(x, context)
@@ -201,8 +200,7 @@ class BinaryMADE(Model):
     @torch.no_grad()
     def sample(self, shape: tuple = (), context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         "Bits of shape `(*shape, dim)`, or `(*shape, ..., dim)` for a context `(..., C)`; one pass for each bit."
-        self._expect_context(context)
-        batch = ((shape,) if isinstance(shape, int) else tuple(shape)) + (() if context is None else context.shape[:-1])
+        batch, context = self.read_request(shape, context)
         x = self.net.last.weight.new_zeros(*batch, self.net.dim)
         uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         for i in self.net.order: x[..., i] = (uniform[..., i] < self.net(x, context)[..., i, 0].sigmoid()).to(x.dtype)

@@ -227,8 +227,11 @@ def walk(
     "Step through the states of a chain; every control only calls `draw_state`."
     import ipywidgets as w
     from matplotlib.figure import Figure
-    slider = w.IntSlider(0, 0, n_states(flow) - 1, description='layer k')
-    boxes = [w.Checkbox(True, description=name, indent=False) for name in ['grid', 'points', 'density']]
+    slider = w.IntSlider(0, 0, n_states(flow) - 1, description='layer k',
+                         layout=dict(width='420px', flex='0 0 auto'),
+                         style=dict(description_width='60px'))
+    boxes = [w.Checkbox(True, description=name, indent=False, layout=dict(width='auto'))
+             for name in ['grid', 'points', 'density']]
     picture, status = w.Image(format='png', width=400), w.Label()
 
     def draw(change=None):
@@ -241,7 +244,8 @@ def walk(
 
     for control in [slider, *boxes]: control.observe(draw, 'value')
     draw()
-    return w.VBox([w.HBox([slider, *boxes]), picture, status])
+    controls = w.HBox([slider, *boxes], layout=dict(flex_flow='row wrap'))
+    return w.VBox([controls, picture, status])
 
 # %% ../nbs/13_toy.ipynb #e575e27e
 def funnel_sample(n: int, generator=None) -> Tensor:

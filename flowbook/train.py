@@ -266,9 +266,10 @@ class Number:
         if value is None and self.optional:
             return None
         wanted = numbers.Integral if self.kind is int else numbers.Real
-        good = isinstance(value, wanted) and not isinstance(value, (bool, np.bool_))
-        if good and self.low <= value < self.high and (value > self.low or not self.above):
-            return self.kind(value)
+        if isinstance(value, wanted) and not isinstance(value, bool):
+            plain = self.kind(value)
+            if self.low <= plain < self.high and (plain > self.low or not self.above):
+                return plain
         raise ValueError(f'{name}: expected {self}, got {value!r}')
 
 
@@ -320,10 +321,14 @@ def check_arguments(model, data, context, valid, valid_context, device):
 class Run:
     "The state of a training run: everything that a checkpoint must hold."
 
-    def __init__(self, model, lr, betas, weight_decay, ema):
+    def __init__(self, model, config):
         import copy
-        self.model, self.average = model, copy.deepcopy(model) if ema else model
-        self.opt = torch.optim.AdamW(model.parameters(), lr, tuple(betas), weight_decay=weight_decay, fused=True)
+        self.model = model
+        self.average = copy.deepcopy(model) if config['ema'] else model
+        self.opt = torch.optim.AdamW(
+            model.parameters(), config['lr'], tuple(config['betas']),
+            weight_decay=config['weight_decay'], fused=True,
+        )
         self.history, self.best = History(), None
 
     def snapshot(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
@@ -436,7 +441,9 @@ def fit(
         schedule, betas, epochs=epochs, batch_size=batch_size, lr=lr, clip=clip,
         weight_decay=weight_decay, warmup=warmup, ema=ema, seed=seed,
     )
-    check_settings(patience=patience, epoch_size=epoch_size)
+    limits = check_settings(patience=patience, epoch_size=epoch_size)
+    epochs, batch_size, seed = config['epochs'], config['batch_size'], config['seed']
+    patience, epoch_size = limits['patience'], limits['epoch_size']
     context = None if context is None else as_tensor(context, 'context')
     if valid_context is not None:
         valid_context = as_tensor(valid_context, 'valid_context')
@@ -456,7 +463,7 @@ def fit(
             p, first = next(model.parameters()), slice(0, 10_000)
             model.eval()
             model.initialize((prepare(x[first]) if prepare else x[first]).to(p), None if context is None else context[first].to(p))
-        run = Run(model, lr, betas, weight_decay, ema)
+        run = Run(model, config)
         begun = run.snapshot()
         if resume and checkpoint and Path(checkpoint).is_file(): run.load(checkpoint, config)
         done, total = len(run.history.train), epochs*math.ceil(len(x)/batch_size)

@@ -12,7 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .core import Model, Standardize, expect_event
+from .core import Model, Standardize
 from .coupling import MLP
 
 # %% ../nbs/02_vae.ipynb #d2e67a5b
@@ -59,14 +59,9 @@ class VAE(Model):
 
 # %% ../nbs/02_vae.ipynb #b19f162a
 @patch
-def _read(self: VAE, net: nn.Module, h: Tensor, context: Tensor | None) -> Tensor:
-    "What `net` makes of `h` and the context, whose batch shapes broadcast."
-    self._expect_context(context)
-    if context is None: return net(h)
-    try: batch = torch.broadcast_shapes(h.shape[:-1], context.shape[:-1])
-    except RuntimeError:
-        raise ValueError(f'context: expected a batch shape that broadcasts with {tuple(h.shape[:-1])}, got {tuple(context.shape[:-1])}') from None
-    return net(torch.cat([h.expand(*batch, -1), context.expand(*batch, -1)], -1))
+def _ask(self: VAE, net: nn.Module, h: Tensor, context: Tensor | None) -> Tensor:
+    "What `net` makes of `h` and the context."
+    return net(h if context is None else torch.cat([h, context], -1))
 
 @patch
 def initialize(self: VAE, x, context=None): self.standardize.initialize(x, context)
@@ -78,8 +73,8 @@ def encode(self: VAE,
     context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
 ) -> tuple[Tensor, Tensor]:  # Mean and log-sd of q(z | x), each of shape `(..., latent_dim)`
     "Parameters of the approximate posterior."
-    expect_event(x, (self.dim,), 'x')
-    mean, log_sd = self._read(self.encoder, self.standardize.inverse(x)[0], context).chunk(2, -1)
+    x, context = self.read(x, context)
+    mean, log_sd = self._ask(self.encoder, self.standardize.inverse(x)[0], context).chunk(2, -1)
     return mean, log_sd.clamp(-10, 10)  # far outside what training visits: keeps exp finite for absurd x
 
 @patch(as_prop=True)
@@ -94,8 +89,8 @@ def decode(self: VAE,
     context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
 ) -> tuple[Tensor, Tensor]:  # Mean and log-sd of p(x | z), each of shape `(..., dim)`, data units
     "Parameters of the decoder's normal law."
-    expect_event(z, (self.latent_dim,), 'z')
-    mean, _ = self.standardize(self._read(self.decoder, z, context))
+    z, context = self.read(z, context, (self.latent_dim,), 'z')
+    mean, _ = self.standardize(self._ask(self.decoder, z, context))
     return mean, self.noise_log_sd.expand_as(mean)
 
 # %% ../nbs/02_vae.ipynb #8b6df1a4
@@ -118,6 +113,7 @@ def elbo(self: VAE,
 ) -> Tensor:  # Unbiased estimate in nats, shape `(...)`
     "The evidence lower bound, Eq. (eq-vae-elbo): the reconstruction by Monte Carlo, the divergence in closed form."
     _expect_samples(n_samples)
+    x, context = self.read(x, context)
     mean, log_sd = self.encode(x, context)
     z = self._draw(mean, log_sd, n_samples, generator)
     return normal_log_prob(x, *self.decode(z, context)).mean(0) - normal_kl(mean, log_sd).sum(-1)
@@ -148,6 +144,7 @@ def bound(self: VAE,
 ) -> Tensor:  # Estimate in nats, shape `(...)`; K = 1 is the ELBO in expectation, K → ∞ the log-likelihood
     "The importance-weighted bound, Eq. (eq-vae-bound), in chunks: without gradients, memory does not grow with K."
     _expect_samples(n_samples)
+    x, context = self.read(x, context)
     mean, log_sd = self.encode(x, context)
     chunk, total = max(1, 2**22//max(1, math.prod(mean.shape[:-1])*self.widest)), None
     for start in range(0, n_samples, chunk):
@@ -166,10 +163,7 @@ def sample(self: VAE,
     generator: torch.Generator | None = None,  # Source of randomness
 ) -> Tensor:  # Samples of shape `(*shape, ..., dim)`, without gradients
     "Draw z from the prior, then x from the decoder, noise included; Eq. (eq-vae-marginal)."
-    if not temperature > 0: raise ValueError(f'temperature: expected a number above 0, got {temperature}')
-    self._expect_context(context)
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if context is not None: shape = (*shape, *context.shape[:-1])
+    shape, context = self.read_request(shape, context, temperature)
     def draw(n): return temperature*torch.randn(*shape, n, generator=generator, dtype=self.noise.dtype, device=self.noise.device)
     with torch.no_grad():
         mean, log_sd = self.decode(draw(self.latent_dim), context)

@@ -140,6 +140,14 @@ def test_pictures_are_small_and_described(path):
 
 
 @notebooks
+def test_a_figure_shows_its_picture_and_nothing_else(path):
+    for c in CELLS[path]:
+        if not c.directives.get('label', '').startswith('fig-'): continue
+        other = [o for o in c.outputs if o['output_type'] != 'stream' and not any(k.startswith('image/') for k in o.get('data', {}))]
+        assert not other, f'{c.where}: the value of its last line becomes a panel of the figure; end that line with a semicolon'
+
+
+@notebooks
 def test_the_title_cell_holds_nothing_that_the_page_builder_would_drop(path):
     if path.stem == 'index': return  # built by tools/pages.py
     title = next(c.text for c in CELLS[path] if c.kind == 'markdown')
@@ -233,6 +241,80 @@ def test_local_links_lead_to_a_page(path):
         file, _, anchor = target.partition('#')
         assert not file or (path.parent/file).exists(), f'{target} does not exist'
         if re.match(r'(eq|fig|sec|tbl)-', anchor): assert anchor in LABELS, f'{target}: no such label'
+
+
+# The site.
+QUARTO = (ROOT/'_quarto.yml').read_text(encoding='utf-8')
+BARE = re.compile(r'(?:pip|uv)3?(?: pip)? install(?: +-\S+)* +["\']?flowbook\b')  # the name on the public index is another project's
+TEXTS = [p for p in ROOT.rglob('*') if p.suffix in ('.md', '.qmd', '.ipynb', '.py', '.yml', '.ini')
+         and not set(p.relative_to(ROOT).parts[:-1]) & {'.venv', '_docs', '.quarto', 'build', '.git'}]
+
+
+def test_nobody_is_told_to_install_the_name_from_the_public_index():
+    assert BARE.search('%pip install -q flowbook') and BARE.search("pip install 'flowbook[dev]'") and not BARE.search('pip install .')
+    assert not {p.name: m.group() for p in TEXTS if p.name != 'test_notebooks.py' and (m := BARE.search(p.read_text(encoding='utf-8')))}
+
+
+def test_the_home_page_and_the_readme_are_what_the_notebook_says():
+    done = subprocess.run([sys.executable, ROOT/'tools'/'pages.py', '--check'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_address_of_the_repository_is_one_setting():
+    from configparser import ConfigParser
+    config = ConfigParser(delimiters=['='])
+    config.read(ROOT/'settings.ini', encoding='utf-8')
+    url = config['DEFAULT']['git_url']
+    assert re.search(r'repo-url: (\S+)', QUARTO)[1] == url
+    readme = (ROOT/'README.md').read_text(encoding='utf-8')
+    assert f'git clone {url}' in readme and f'git+{url}' in readme
+
+
+def test_every_extra_that_the_readme_names_exists():
+    readme, setup = ((ROOT/name).read_text(encoding='utf-8') for name in ('README.md', 'settings.ini'))
+    named = {e for group in re.findall(r"-e '\.\[([\w,]+)\]'", readme) for e in group.split(',')}
+    assert named == {'dev', 'notebooks', 'docs'} and all(f'{e}_requirements' in setup for e in named)
+
+
+def test_the_home_page_has_no_number_and_rendering_leaves_the_tree_clean():
+    home = (ROOT/'index.qmd').read_text(encoding='utf-8')
+    assert re.search(r'^# .* \{\.unnumbered\}$', home, re.M) and not re.search(r'^title:', home, re.M)
+    ignored = (ROOT/'.gitignore').read_text().splitlines()
+    assert {'/.quarto/', '**/*.quarto_ipynb', '_docs/'} <= set(ignored)
+
+
+def test_fonts_and_mathematics_come_from_the_sites_own_files():
+    folder = re.search(r'method: katex, url: /(\S+?)/?}', QUARTO)[1]
+    assert f'resources: [{folder}]' in QUARTO
+    css = (ROOT/folder/'katex.min.css').read_text()
+    named = re.findall(r'url\(([^)]+)\)', css)
+    assert len(named) > 10 and all((ROOT/folder/name).is_file() for name in named)
+    for theme in re.findall(r'site/\w+\.scss', QUARTO):
+        scss = (ROOT/theme).read_text()
+        assert '$web-font-path: "";' in scss and 'http' not in scss and '@import' not in scss
+
+
+def filtered(path):
+    "The notebook as the site's filter leaves it."
+    done = subprocess.run([sys.executable, ROOT/'tools'/'quarto_filter.py'], cwd=path.parent, input=path.read_text(encoding='utf-8'),
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+WITH_WIDGETS = [p for p in NBS if 'widget-view' in p.read_text(encoding='utf-8')]
+
+
+@pytest.mark.parametrize('path', WITH_WIDGETS, ids=lambda p: p.stem)
+def test_a_page_shows_a_still_in_place_of_a_widget(path):
+    nb = filtered(path)
+    assert 'widget' not in json.dumps(nb['metadata']) and 'jupyter.widget' not in json.dumps([c.get('outputs') for c in nb['cells']])
+    stills = [c for c in nb['cells'] if c.get('attachments')]
+    views = sum('application/vnd.jupyter.widget-view+json' in o.get('data', {}) for c in CELLS[path] for o in c.outputs)
+    assert len(stills) == views > 0
+    for c in stills:
+        assert 'Runs in Jupyter' in ''.join(c['source']) and re.search(r'fig-alt="[^"]{60,}"', ''.join(c['source']))
+        assert base64.b64decode(c['attachments']['still.png']['image/png'])[:4] == b'\x89PNG'
 
 
 def test_the_table_of_contents_lists_every_notebook_once():

@@ -1,7 +1,8 @@
 """Quarto's notebook filter: a notebook on stdin, the page of it on stdout.
 
 A book shows its code: exported cells appear as they are, with an anchor for each name, instead of the summary that nbdev would
-put in their place. Then nbdev's own processors run (hidden cells, links from back-ticks), and links and references are mended."""
+put in their place. A widget, which needs a kernel, is shown as a still picture from its stored state. Then nbdev's own processors
+run (hidden cells, links from back-ticks), and links and references are mended."""
 import ast
 import json
 import os
@@ -45,15 +46,51 @@ def show_exports(cells):
         yield {**c, 'source': source}
 
 
+VIEW, STATE = (f'application/vnd.jupyter.widget-{kind}+json' for kind in ('view', 'state'))
+
+
+def models(state, ref):
+    "A widget model and all models below it, from top to bottom."
+    model = state[ref.removeprefix('IPY_MODEL_')]
+    yield model
+    for child in model['state'].get('children', []): yield from models(state, child)
+
+
+def still(cell, state):
+    "A widget cell as two: its code without output, and the picture that its state holds, with what its controls are."
+    ref = next(o['data'][VIEW]['model_id'] for o in cell['outputs'] if VIEW in o.get('data', {}))
+    inside = list(models(state, ref))
+    picture = next(m for m in inside if m['model_name'] == 'ImageModel')
+    png = next(b['data'] for b in picture['buffers'] if b['path'] == ['value'])
+    controls = [m['state']['description'] for m in inside if m['state'].get('description')]
+    reading = next((m['state']['value'] for m in inside if m['model_name'] == 'LabelModel'), '')
+    alt = f'A still picture of an interactive figure. Controls: {", ".join(controls)}. Its read-out: {reading}.'
+    note = f'Runs in Jupyter, with controls for *{", ".join(controls)}*; this is a still picture of it. {reading}'
+    source = f'::: {{.widget-still}}\n![](attachment:still.png){{fig-alt="{alt}"}}\n\n{note}\n:::'
+    yield {**cell, 'outputs': []}
+    yield dict(cell_type='markdown', id=f"s{cell['id']}", metadata={}, source=source,
+               attachments={'still.png': {'image/png': png.replace('\n', '')}})
+
+
+def replace_widgets(nb):
+    "No widget is left on the page, and so no script of another host."
+    state = nb['metadata'].pop('widgets', {}).get(STATE, {}).get('state', {})
+    for c in nb['cells']:
+        shown = any(VIEW in o.get('data', {}) for o in c.get('outputs', []))
+        yield from still(c, state) if shown else [c]
+
+
 def page(text):
     "The notebook `text` as Quarto should see it."
     os.environ['IN_TEST'] = '1'
     nb = json.loads(text)
     for c in nb['cells']: c['source'] = ''.join(c['source'])
+    nb['cells'] = list(replace_widgets(nb))
     nb['cells'] = list(show_exports(nb['cells']))
     nb = dict2nb(nb)
     nb['path_'] = str(next(p for p in Path().glob('*.ipynb') if p.read_text(encoding='utf-8') == text))  # Quarto runs us in its folder
     with redirect_stdout(sys.stderr): FilterDefaults()(nb)
+    nb.metadata.pop('widgets', None)  # an empty state is enough for Quarto to fetch scripts
     for c in nb.cells:
         if c.cell_type == 'markdown': c.source = mend(c.source)
         for o in c.get('outputs', []):
