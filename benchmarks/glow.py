@@ -14,7 +14,7 @@ import normflows
 import torch
 
 from flowbook.glow import glow
-from flowbook.realnvp import Split
+from flowbook.multiscale import Split
 from flowbook.runs import hardware
 
 SHAPE, LEVELS, STEPS, HIDDEN, BATCH = (3, 32, 32), 2, 8, 128, 16
@@ -55,7 +55,7 @@ def main():
     torch.manual_seed(0)
     warnings.simplefilter('ignore')
     x = torch.randn(BATCH, *SHAPE)
-    ours = glow(SHAPE, levels=LEVELS, steps=STEPS, hidden=HIDDEN)
+    ours = glow(SHAPE, scales=LEVELS, steps=STEPS, width=HIDDEN)
     ours.initialize(x)
     plain = copy.deepcopy(ours)
     for m in plain.modules():  # normflows' Glow has no network between the scales

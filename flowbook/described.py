@@ -7,7 +7,9 @@ __all__ = ['Described', 'class_key']
 
 # %% ../nbs/83_described.ipynb #de5c0004
 import functools
+import importlib
 import numbers
+import re
 from typing import Any
 
 import numpy as np
@@ -101,7 +103,12 @@ def build(description) -> Any:
 
 
 def known_class(key) -> type:
-    "The class that a file calls `key`."
+    "The class that a file calls `key`; modules of flowbook itself are imported for it."
+    if re.fullmatch(r'flowbook(\.[a-z]\w*)+\.\w+', str(key)):
+        try:
+            importlib.import_module(key.rpartition('.')[0])
+        except ImportError:
+            pass  # the message below says what is unknown
     if isinstance(key, str) and key in Described.classes:
         return Described.classes[key]
     module, _, name = str(key).rpartition('.')

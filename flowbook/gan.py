@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .core import Model, StandardNormal, Standardize
-from .coupling import MLP
+from .nets import MLP
 
 # %% ../nbs/01_gan.ipynb #f4541163
 def discriminator_loss(
@@ -53,8 +53,9 @@ class GAN(Model):
             if not isinstance(value, int) or value < least: raise ValueError(f'{name}: expected a whole number from {least} up, got {value!r}')
         self.event_shape, self.context_dim, self.saturating = (dim,), context_dim, saturating
         self.base, self.standardize = StandardNormal(latent_dim), Standardize(dim)
-        self.generator = MLP(latent_dim + context_dim, dim, hidden, activation, zero=False)
-        self.discriminator = MLP(dim + context_dim, 1, hidden, activation)  # starts at logit 0: undecided
+        options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
+        self.generator = MLP(latent_dim, dim, zero=False, **options)
+        self.discriminator = MLP(dim, 1, **options)  # starts at logit 0: undecided
 
     def players(self) -> list:
         "The discriminator moves first, then the generator; each changes its own weights only."
@@ -76,8 +77,7 @@ class GAN(Model):
         "What the discriminator thinks: above 0 for real, below 0 for fake."
         x, context = self.read(x, context)
         h, _ = self.standardize.inverse(x)
-        if context is not None: h = torch.cat([h, context], -1)
-        return self.discriminator(h)[..., 0]
+        return self.discriminator(h, context)[..., 0]
 
     def rsample(self,
         shape: tuple = (),  # How many samples, in front of the batch shape of `context`
@@ -87,9 +87,8 @@ class GAN(Model):
     ) -> Tensor:  # Samples `G(z)`, shape `(*shape, ..., dim)`
         "Samples that carry gradients."
         shape, context = self.read_request(shape, context, temperature)
-        h = temperature*self.base.sample(shape, generator)
-        if context is not None: h = torch.cat([h, context], -1)
-        return self.standardize(self.generator(h))[0]
+        z = temperature*self.base.sample(shape, generator)
+        return self.standardize(self.generator(z, context))[0]
 
     def sample(self, shape: tuple = (), context: Tensor | None = None, temperature: float = 1.,
                generator: torch.Generator | None = None) -> Tensor:

@@ -13,7 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import Bijection, Compose, Flow, StandardNormal
-from .realnvp import Affine, ChannelCoupling, Split, Squeeze, expect_image
+from .coupling import Coupling
+from .multiscale import Split, Squeeze
+from .nets import expect_image
+from .realnvp import Affine
 
 # %% ../nbs/08_glow.ipynb #78d5d8c3
 class ActNorm(Bijection):
@@ -110,9 +113,10 @@ class GlowStep(Compose):
         channels: int,  # Channels of an event, at least 2
         *,
         bound: float | None = 3.,  # Largest |log-scale| of the coupling, see `Affine`
-        **kwargs,  # The keyword arguments of `ChannelCoupling`
+        **options,  # Of the coupling's conditioner, see `ConvNet`
     ):
-        super().__init__(ChannelCoupling(channels, Affine(bound), **kwargs), InvConv1x1(channels), ActNorm(channels))
+        coupling = Coupling(channels, Affine(bound), axis=-3, **options)
+        super().__init__(coupling, InvConv1x1(channels), ActNorm(channels))
 
     def forward(self, z, context=None):
         coupling, conv, norm = self.layers
@@ -134,20 +138,25 @@ class GlowStep(Compose):
 def glow(
     shape: tuple = (1, 28, 28),  # Shape (C, h, w) of an event
     *,
-    levels: int = 2,  # Scales: each squeezes, takes its steps, and all but the last split
+    scales: int = 2,  # Each squeezes and takes its steps, and all but the last split
     steps: int = 8,  # Steps on each scale
-    hidden: int = 64,  # Width of the conditioners
+    width: int = 64,  # Channels of the conditioners
     blocks: int = 0,  # Residual blocks of each conditioner
     activation: str = 'relu',  # Activation of the conditioners
     bound: float | None = 3.,  # Largest |log-scale| of one coupling, see `Affine`
     context_dim: int = 0,  # Length of the context, such as a one-hot class; 0 for none
-) -> Flow:  # Flow over real-valued images of that shape, with a flat latent vector if there are two scales or more
+) -> Flow:  # Flow over real-valued images, with a flat latent vector if there are two scales or more
     "Glow (Kingma and Dhariwal 2018): scales of squeezed steps, with a learned prior for the channels that leave."
-    options = dict(hidden=hidden, blocks=blocks, activation=activation, bound=bound, context_dim=context_dim)
-    def stack(shape, levels):
+    options = dict(width=width, blocks=blocks, activation=activation, bound=bound, context_dim=context_dim)
+
+    def stack(shape, scales):
         c, h, w = small = Squeeze().input_shape(shape)
         scale = [*(GlowStep(c, **options) for _ in range(steps)), Squeeze()]
-        if levels == 1: return Compose(*scale)
-        return Compose(Split(stack((c - c//2, h, w), levels - 1), small, prior=Affine(bound), context_dim=context_dim), *scale)
-    bijection = stack(tuple(shape), levels)
+        if scales == 1:
+            return Compose(*scale)
+        inner = stack((c - c//2, h, w), scales - 1)
+        prior = Coupling(c, Affine(bound), axis=-3, width=4*c, context_dim=context_dim)  # Eq. (eq-glow-prior)
+        return Compose(Split(inner, small), prior, *scale)
+
+    bijection = stack(tuple(shape), scales)
     return Flow(StandardNormal(*bijection.input_shape(shape)), bijection)

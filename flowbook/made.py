@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import Described, Model, expect_event
-from .coupling import activations
+from .core import Model, expect_event
+from .described import Described
+from .nets import make_activation
 
 # %% ../nbs/09_made.ipynb #6c226dde
 def generation_order(
@@ -144,8 +145,7 @@ class MADE(Described, nn.Module):
         for name, value in [('dim', dim), ('n_out', n_out), *(('hidden', h) for h in widths)]:
             if not isinstance(value, int) or value < 1: raise ValueError(f'{name}: expected whole numbers of at least 1{", as a list or tuple" if name == "hidden" else ""}, got {hidden if name == "hidden" else value}')
         if not isinstance(context_dim, int) or context_dim < 0: raise ValueError(f'context_dim: expected a whole number of at least 0, got {context_dim}')
-        if activation not in activations: raise ValueError(f'activation: expected one of {", ".join(activations)}, got {activation!r}')
-        self.dim, self.n_out, self.context_dim, self.act = dim, n_out, context_dim, activations[activation]()
+        self.dim, self.n_out, self.context_dim, self.act = dim, n_out, context_dim, make_activation(activation)
         self.order, parents = generation_order(dim, order, adjacency)
         self.in_order, self.complete = self.order == list(range(dim)), adjacency is None
         for name, index in [('index', torch.tensor(self.order)), ('index_back', torch.tensor(self.order).argsort())]: self.register_buffer(name, index, persistent=False)
@@ -154,7 +154,7 @@ class MADE(Described, nn.Module):
         self.layers = nn.ModuleList(MaskedLinear(may_see(b, a)) for a, b in zip(sets, sets[1:]))
         self.last = MaskedLinear(may_see(parents, sets[-1]).repeat_interleave(n_out, 0))
         for p in self.last.parameters(): nn.init.zeros_(p)
-        self.listen = nn.Linear(context_dim, hidden[0], bias=False) if context_dim else None
+        self.read_context = nn.Linear(context_dim, hidden[0], bias=False) if context_dim else None
 
     def stack(self): return [*self.layers, self.last]
     def sort(self, x, dim=-1): return x if self.in_order else x.index_select(dim, self.index)
@@ -165,7 +165,7 @@ class MADE(Described, nn.Module):
         if not self.context_dim: return None
         if context is None or context.shape[-1] != self.context_dim:
             raise ValueError(f'context: expected shape (..., {self.context_dim}), got {None if context is None else tuple(context.shape)}')
-        return self.listen(context)
+        return self.read_context(context)
 
     def run(self, x, told=None):
         "From coordinates in generation order to outputs in generation order, `(..., dim, n_out)`."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SETS', 'MODELS', 'IMAGE_MODELS', 'Parts', 'read_parts', 'Job', 'build_flow', 'build_image_model', 'start_from',
-           'in_bfloat16', 'hardware', 'measure', 'save_figure', 'draw_samples', 'round_weights', 'train',
+           'in_bfloat16', 'hardware', 'metric', 'measure', 'save_figure', 'draw_samples', 'round_weights', 'train',
            'create_folder', 'read_run', 'shipped', 'score_file', 'sample_file']
 
 # %% ../nbs/80_runs.ipynb #2c2b4132
@@ -23,12 +23,16 @@ from .autoregressive import maf
 from .core import Flow, Model
 from .coupling import nice
 from .data import fashion_mnist, mnist, mnist10k, read_table
+from .files import load, save, write_bytes
 from .glow import glow
 from .iaf import iaf
-from .images import Dequantized, LearnedNoise, checkerboard_order, dequantize, evaluate_bits, on_pixels
-from .realnvp import realnvp, realnvp_images
-from .toy import kl_to_truth, toys
-from .train import History, evaluate, fit, load, save, write_bytes
+from .multiscale import realnvp_images
+from flowbook.pixels import (
+    Dequantized, LearnedNoise, checkerboard_order, dequantize, image_bits, mix_uniform, on_pixels,
+)
+from .realnvp import realnvp
+from .toys import kl_to_truth, toys
+from .train import History, evaluate, fit
 
 # %% ../nbs/80_runs.ipynb #e219cec0
 SETS = {'mnist10k': mnist10k, 'mnist': mnist, 'fashion_mnist': fashion_mnist, **toys}
@@ -78,7 +82,7 @@ class Job:
     batch_size: int | None = None  # examples per step
     lr: float | None = None  # peak learning rate
     warmup: int | None = None  # steps of linear warm-up
-    levels: int | None = None  # scales of an image flow
+    scales: int | None = None  # scales of an image flow
     blocks: int | None = None  # residual blocks of each conditioner of an image flow
     bound: float = 3.  # largest |log-scale| of one coupling of an image flow
     noise: str = 'uniform'  # dequantisation: 'uniform' or 'learned'
@@ -95,7 +99,7 @@ class Job:
     def settle(self, parts: Parts) -> 'Job':
         "The same job with every setting filled in."
         many = isinstance(parts.train, Tensor) and len(parts.train) > 20_000
-        if self.model in IMAGE_MODELS: chosen = dict(layers=8 if self.model == 'glow' else 3, hidden=[64], activation='relu', levels=2, blocks=0,
+        if self.model in IMAGE_MODELS: chosen = dict(layers=8 if self.model == 'glow' else 3, hidden=[64], activation='relu', scales=2, blocks=0,
                                                      epochs=30 if many else 10, batch_size=64, lr=2e-3, warmup=500 if many else 50, ema=.999 if many else .995)
         elif parts.kind == 'pixels': chosen = dict(layers=6 if self.model == 'nice' else 5, hidden=[256, 256], activation='silu',
                                                  epochs=50 if many else 20, batch_size=128 if many else 64, lr=1e-3, ema=.999 if many else .995)
@@ -129,8 +133,8 @@ IMAGE_MODELS = ['realnvp-images', 'glow']  # flows on (C, h, w), with λ = 0.05 
 
 def build_image_model(job: Job, shape: tuple, options: dict) -> Model:
     "A flow on images, perhaps with classes, learned noise and a start from another run."
-    options |= dict(levels=job.levels, bound=job.bound, hidden=job.hidden[0], blocks=job.blocks, context_dim=10 if job.labels else 0)
-    options |= dict(steps=job.layers) if job.model == 'glow' else dict(checkers=job.layers, channels=job.layers)
+    options |= dict(scales=job.scales, bound=job.bound, width=job.hidden[0], blocks=job.blocks, context_dim=10 if job.labels else 0)
+    options |= dict(steps=job.layers) if job.model == 'glow' else dict(checkerboards=job.layers, channelwise=job.layers)
     model = on_pixels(MODELS[job.model](shape, **options), shape, lam=.05)
     if job.noise not in ('uniform', 'learned'): raise ValueError(f"noise: expected 'uniform' or 'learned', got {job.noise!r}")
     if job.noise == 'learned': model = Dequantized(model, LearnedNoise(shape))
@@ -144,7 +148,7 @@ def start_from(model: Model, run) -> None:
     target = model.flow if isinstance(model, Dequantized) and not isinstance(source, Dequantized) else model
     try: missing, extra = target.load_state_dict(source.state_dict(), strict=False)
     except RuntimeError as e: raise ValueError(f'start: {run} holds another architecture: {e}') from None
-    if extra or not all('listen' in k for k in missing): raise ValueError(f'start: {run} holds another architecture; give the settings it was made with')
+    if extra or not all('read_context' in k for k in missing): raise ValueError(f'start: {run} holds another architecture; give the settings it was made with')
 
 
 def in_bfloat16(loss: Callable) -> Callable:
@@ -164,15 +168,21 @@ def hardware(device: str) -> dict:
                 torch=torch.__version__, flowbook=flowbook.__version__)
 
 
+def metric(name, values: Tensor, unit: str, split: str) -> dict:
+    "A number for each example as one metric: mean, median, largest, standard error of the mean."
+    return dict(name=name, value=values.mean().item(), median=values.median().item(), largest=values.max().item(),
+                error=values.std().item()/len(values)**.5, unit=unit, split=split, n=len(values))
+
+
 def measure(flow: Flow, parts: Parts) -> list:
-    "What the trained flow is worth: a list of metrics, each with value, standard error, unit, split and n."
+    "What the trained flow is worth: a list of metrics, each with mean, median, largest value, standard error, unit, split and n."
     if parts.kind == 'pixels':
         given = parts.labels if any(getattr(m, 'context_dim', 0) == 10 for m in flow.modules()) else {}
-        names = {0.: 'dequantised bits per dimension', .01: 'the same, mixed with 1 % of the uniform density'}
-        bits = [(name, split, evaluate_bits(flow, x, given.get(split), uniform=w)) for w, name in names.items() for split, x in [('valid', parts.valid), ('test', parts.test)]]
-        return [dict(name=name, value=b.mean, error=b.error, unit='bits/dim', split=split, n=b.n) for name, split, b in bits]
-    loss = evaluate(flow, parts.test).double()
-    metrics = [dict(name='negative log-likelihood', value=loss.mean().item(), error=loss.std().item()/len(loss)**.5, unit='nats', split='test', n=len(loss))]
+        bits = {split: image_bits(flow, x, given.get(split)) for split, x in [('valid', parts.valid), ('test', parts.test)]}
+        plain = [metric('dequantised bits per dimension', b, 'bits/dim', split) for split, b in bits.items()]
+        insured = {split: mix_uniform(b, .01, parts.test[0].numel()) for split, b in bits.items()}
+        return plain + [metric('the same, mixed with 1 % of the uniform density', b, 'bits/dim', split) for split, b in insured.items()]
+    metrics = [metric('negative log-likelihood', evaluate(flow, parts.test).double(), 'nats', 'test')]
     if parts.toy and parts.toy.log_prob:
         kl, error = kl_to_truth(flow, parts.toy)
         metrics.append(dict(name='KL to the truth', value=float(kl), error=float(error), unit='nats', split='fresh', n=50_000))

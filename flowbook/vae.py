@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .core import Model, Standardize
-from .coupling import MLP
+from .nets import MLP
 
 # %% ../nbs/02_vae.ipynb #d2e67a5b
 def normal_log_prob(
@@ -53,16 +53,12 @@ class VAE(Model):
         self.dim, self.latent_dim, self.context_dim, self.event_shape = dim, latent_dim, context_dim, (dim,)
         self.widest = max(dim, 2*latent_dim, *hidden, 1)  # floats that one sample keeps in one layer
         self.standardize = Standardize(dim)
-        self.encoder = MLP(dim + context_dim, 2*latent_dim, hidden, activation, zero=False)  # from zero, z and x would
-        self.decoder = MLP(latent_dim + context_dim, dim, hidden, activation, zero=False)    # never learn of each other
+        options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
+        self.encoder = MLP(dim, 2*latent_dim, zero=False, **options)  # from zero, z and x would
+        self.decoder = MLP(latent_dim, dim, zero=False, **options)  # never learn of each other
         self.noise = nn.Parameter(torch.full((dim,), -.5))  # log of the noise sd, data in units of their own sd
 
 # %% ../nbs/02_vae.ipynb #b19f162a
-@patch
-def _ask(self: VAE, net: nn.Module, h: Tensor, context: Tensor | None) -> Tensor:
-    "What `net` makes of `h` and the context."
-    return net(h if context is None else torch.cat([h, context], -1))
-
 @patch
 def initialize(self: VAE, x, context=None): self.standardize.initialize(x, context)
 
@@ -74,7 +70,7 @@ def encode(self: VAE,
 ) -> tuple[Tensor, Tensor]:  # Mean and log-sd of q(z | x), each of shape `(..., latent_dim)`
     "Parameters of the approximate posterior."
     x, context = self.read(x, context)
-    mean, log_sd = self._ask(self.encoder, self.standardize.inverse(x)[0], context).chunk(2, -1)
+    mean, log_sd = self.encoder(self.standardize.inverse(x)[0], context).chunk(2, -1)
     return mean, log_sd.clamp(-10, 10)  # far outside what training visits: keeps exp finite for absurd x
 
 @patch(as_prop=True)
@@ -90,7 +86,7 @@ def decode(self: VAE,
 ) -> tuple[Tensor, Tensor]:  # Mean and log-sd of p(x | z), each of shape `(..., dim)`, data units
     "Parameters of the decoder's normal law."
     z, context = self.read(z, context, (self.latent_dim,), 'z')
-    mean, _ = self.standardize(self._ask(self.decoder, z, context))
+    mean, _ = self.standardize(self.decoder(z, context))
     return mean, self.noise_log_sd.expand_as(mean)
 
 # %% ../nbs/02_vae.ipynb #8b6df1a4

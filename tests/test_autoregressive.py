@@ -8,12 +8,14 @@ from support import normal, randomize
 from torch.nn.utils import parametrize, prune
 
 from flowbook.autoregressive import Autoregressive, by_loop, by_sweeps, fill_in, maf
-from flowbook.core import Flow, Invert, check_bijection
+from flowbook.check import check_bijection
+from flowbook.core import Flow, Invert
 from flowbook.coupling import Additive
+from flowbook.files import load, read_tensors, save, write_tensors
 from flowbook.iaf import iaf
 from flowbook.made import MADE, BinaryMADE
 from flowbook.realnvp import Affine
-from flowbook.train import fit, load, read_tensors, save, write_tensors
+from flowbook.train import fit
 
 
 @pytest.mark.parametrize('options', [{}, dict(order=[2, 0, 3, 1]), dict(context_dim=2, hidden=(9,))])

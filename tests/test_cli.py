@@ -12,8 +12,8 @@ import torch
 from support import ROOT, normal
 
 from flowbook import runs
-from flowbook.cli import main
-from flowbook.train import load
+from flowbook.experiments.three_models import main
+from flowbook.files import load
 
 SMALL = '--layers 2 --hidden 8 --epochs 2 --threads 1'.split()
 

@@ -8,14 +8,17 @@ import torch
 from support import normal, python, randomize
 from torch import nn
 
-from flowbook.core import (Bijection, BijectionError, Compose, Flow, Invert, Permute, StandardLogistic, StandardNormal,
-                           Standardize, check_bijection)
-from flowbook.coupling import MLP, Additive, AdditiveCoupling, Coupling, DiagScale, nice
-from flowbook.images import Logit, Reshape, dequantize, on_pixels
+from flowbook.check import BijectionError, check_bijection
+from flowbook.core import (
+    Bijection, Compose, Flow, Invert, Permute, StandardLogistic, StandardNormal, Standardize,
+)
+from flowbook.coupling import Additive, AdditiveCoupling, Coupling, DiagScale, nice
+from flowbook.nets import MLP
+from flowbook.pixels import Logit, Reshape, dequantize, on_pixels
 from flowbook.realnvp import Affine, AffineCoupling, realnvp
-from flowbook.variables import Exp, Hinge
-from flowbook.toy import toys
+from flowbook.toys import toys
 from flowbook.train import fit, nll
+from flowbook.variables import Exp, Hinge
 
 C = 2  # length of the context, where a layer reads one
 
@@ -38,13 +41,13 @@ LAYERS = {  # name: (how to build it for vectors of length dim, the least dim, w
     'Reshape': (lambda d: Compose(DiagScale(d), Reshape((d,), (1, d)), Reshape((1, d), (d,))), 1, False),
     'Reshape to the end': (lambda d: Compose(DiagScale(d), Reshape((d,), (1, d, 1)), Logit(event_dim=3)), 1, False),
     'AdditiveCoupling': (AdditiveCoupling, 2, False),
-    'AdditiveCoupling flipped': (lambda d: AdditiveCoupling(d, flip=True), 2, False),
+    'AdditiveCoupling flipped': (lambda d: Coupling(d, Additive(), flip=True), 2, False),
     'AffineCoupling': (AffineCoupling, 2, False),
-    'AffineCoupling flipped': (lambda d: AffineCoupling(d, flip=True, activation='silu'), 2, False),
-    'AffineCoupling unbounded': (lambda d: AffineCoupling(d, bound=None), 2, False),
-    'AffineCoupling inverted': (lambda d: Invert(AffineCoupling(d)), 2, False),
-    'AffineCoupling narrow': (lambda d: AffineCoupling(d, hidden=(1,)), 2, False),
-    'AffineCoupling linear': (lambda d: AffineCoupling(d, hidden=()), 2, False),
+    'AffineCoupling flipped': (lambda d: Coupling(d, Affine(), flip=True, activation='silu'), 2, False),
+    'AffineCoupling unbounded': (lambda d: Coupling(d, Affine(None)), 2, False),
+    'AffineCoupling inverted': (lambda d: Invert(Coupling(d, Affine())), 2, False),
+    'AffineCoupling narrow': (lambda d: Coupling(d, Affine(), hidden=(1,)), 2, False),
+    'AffineCoupling linear': (lambda d: Coupling(d, Affine(), hidden=()), 2, False),
     'Coupling with context': (lambda d: Coupling(d, Affine(), context_dim=C), 2, True),
     'Coupling with own net': (lambda d: Coupling(d, Additive(), net=MLP(d//2, d - d//2, (5,))), 2, False),
     'nice': (lambda d: nice(d).bijection, 2, False),
@@ -264,7 +267,7 @@ def state():
             torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision(), random.getstate(), numpy.random.get_state()[1].tolist(),
             numpy.geterr(), torch._tensor_str.PRINT_OPTS.precision, torch.Tensor.__repr__, len(warnings.filters))
 before = state()
-import flowbook, flowbook.core, flowbook.train, flowbook.coupling, flowbook.realnvp, flowbook.images, flowbook.data
+import flowbook, flowbook.core, flowbook.train, flowbook.coupling, flowbook.realnvp, flowbook.pixels, flowbook.data
 assert state() == before
 try: torch.distributions.Normal(0., -1.)
 except ValueError: pass
@@ -273,7 +276,7 @@ else: raise AssertionError('Distribution validation is off')
 
 
 def test_affine_scale_reaches_above_10_and_below_a_tenth_by_default():
-    layer = AffineCoupling(2).double()
+    layer = Coupling(2, Affine()).double()
     for sign in (1, -1):
         with torch.no_grad(): layer.net.layers[-1].bias.copy_(torch.tensor([sign*20., 0.]))
         scale = layer(torch.zeros(2, dtype=torch.float64))[1].exp().item()

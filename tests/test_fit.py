@@ -15,10 +15,11 @@ from support import ROOT, normal
 from flowbook import train
 from flowbook.core import Bijection, Compose, Flow, Model, StandardNormal, Standardize
 from flowbook.coupling import DiagScale, nice
-from flowbook.images import dequantize, on_pixels
+from flowbook.files import load, read_tensors, save, write_bytes
+from flowbook.pixels import dequantize, on_pixels
 from flowbook.realnvp import realnvp
-from flowbook.toy import kl_to_truth, toys
-from flowbook.train import Diverged, evaluate, fit, load, read_tensors, save, write_bytes
+from flowbook.toys import kl_to_truth, toys
+from flowbook.train import Diverged, evaluate, fit
 
 DATA = 2*normal(200, 2, dtype=torch.float32) + torch.tensor([5., -3.])
 
@@ -114,8 +115,9 @@ def test_a_finished_run_resumes_to_itself(tmp_path):
 
 VICTIM = '''
 import sys, time, torch
+from flowbook.files import save
 from flowbook.realnvp import realnvp
-from flowbook.train import fit, nll, save
+from flowbook.train import fit, nll
 torch.set_num_threads(1)
 path, out, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
 def slow(*args):

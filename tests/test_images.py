@@ -7,13 +7,19 @@ import pytest
 import torch
 from support import ROOT, normal, python, randomize
 
-from flowbook.core import Compose, Flow, StandardNormal, check_bijection
+from flowbook.check import check_bijection
+from flowbook.core import Compose, Flow, StandardNormal
 from flowbook.coupling import Additive
 from flowbook.data import mnist10k
+from flowbook.files import load, save
 from flowbook.glow import ActNorm, GlowStep, InvConv1x1, glow
-from flowbook.images import Dequantized, LearnedNoise, bits_per_dim, dequantize, evaluate_bits, on_pixels
-from flowbook.realnvp import Affine, ChannelCoupling, CheckerboardCoupling, ConvNet, Split, Squeeze, realnvp, realnvp_images
-from flowbook.train import fit, load, save
+from flowbook.multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
+from flowbook.nets import ConvNet
+from flowbook.pixels import (
+    Dequantized, LearnedNoise, bits_per_dim, dequantize, evaluate_bits, on_pixels,
+)
+from flowbook.realnvp import Affine, ChannelCoupling, realnvp
+from flowbook.train import fit
 
 
 def norm(c):
@@ -25,12 +31,12 @@ def norm(c):
 LAYERS = {  # name: (how to build it for c channels of 4×4 pixels, the least c, a divisor of c, length of the context)
     'ActNorm': (norm, 1, 1, 0),
     'InvConv1x1': (InvConv1x1, 1, 1, 0),
-    'GlowStep': (lambda c: GlowStep(c, hidden=8), 2, 1, 0),
-    'GlowStep with context': (lambda c: GlowStep(c, hidden=8, context_dim=3), 2, 1, 3),
-    'ChannelCoupling': (lambda c: ChannelCoupling(c, Affine(), hidden=8), 2, 1, 0),
-    'ChannelCoupling flipped': (lambda c: ChannelCoupling(c, Additive(), hidden=8, flip=True, activation='silu'), 2, 1, 0),
-    'CheckerboardCoupling': (lambda c: CheckerboardCoupling(c, Affine(), hidden=8), 1, 1, 0),
-    'CheckerboardCoupling flipped': (lambda c: CheckerboardCoupling(c, Affine(), hidden=8, blocks=1, flip=True, context_dim=3), 1, 1, 3),
+    'GlowStep': (lambda c: GlowStep(c, width=8), 2, 1, 0),
+    'GlowStep with context': (lambda c: GlowStep(c, width=8, context_dim=3), 2, 1, 3),
+    'ChannelCoupling': (lambda c: Coupling(c, Affine(), axis=-3, width=8), 2, 1, 0),
+    'ChannelCoupling flipped': (lambda c: Coupling(c, Additive(), axis=-3, width=8, flip=True, activation='silu'), 2, 1, 0),
+    'CheckerboardCoupling': (lambda c: CheckerboardCoupling(c, Affine(), width=8), 1, 1, 0),
+    'CheckerboardCoupling flipped': (lambda c: CheckerboardCoupling(c, Affine(), width=8, blocks=1, flip=True, context_dim=3), 1, 1, 3),
     'Squeeze': (lambda c: Squeeze(), 4, 4, 0)}
 
 
@@ -47,14 +53,14 @@ def test_layer_keeps_the_contract_on_images(name, channels):
 @pytest.mark.parametrize('shape', [(2, 4, 4), (3, 4, 2), (5, 2, 2)])
 def test_split_keeps_the_contract(shape, prior):
     c, h, w = shape
-    layer = randomize(Split(CheckerboardCoupling(c - c//2, Affine(), hidden=8), shape, prior=prior).double())
+    layer = randomize(Split(CheckerboardCoupling(c - c//2, Affine(), width=8), shape, prior=prior).double())
     assert check_bijection(layer, normal(2, math.prod(shape)), tol=1e-9).points == 2
     assert layer.output_shape((math.prod(shape),)) == shape and layer.input_shape(shape) == (math.prod(shape),)
 
 
-FLOWS = {'glow': lambda shape, **k: glow(shape, steps=2, hidden=8, **k), 'realnvp': lambda shape, **k: realnvp_images(shape, hidden=8, **k),
-         'glow in three scales': lambda shape, **k: glow(shape, levels=3, steps=1, hidden=8, **k),
-         'glow in one scale': lambda shape, **k: glow(shape, levels=1, steps=2, hidden=8, **k)}
+FLOWS = {'glow': lambda shape, **k: glow(shape, **k, steps=2, width=8), 'realnvp': lambda shape, **k: realnvp_images(shape, **k, width=8),
+         'glow in three scales': lambda shape, **k: glow(shape, **k, scales=3, steps=1, width=8),
+         'glow in one scale': lambda shape, **k: glow(shape, **k, scales=1, steps=2, width=8)}
 
 
 @pytest.mark.parametrize('shape', [(1, 8, 8), (3, 8, 8), (2, 8, 16), (5, 8, 8)])
@@ -89,7 +95,7 @@ def test_one_code_path_for_any_batch_shape(name, batch):
     torch.testing.assert_close(flow.log_prob(x, context), log_p, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize('flow', [realnvp(4), glow((1, 8, 8), steps=1, hidden=8)], ids=['vectors', 'images'])
+@pytest.mark.parametrize('flow', [realnvp(4), glow((1, 8, 8), steps=1, width=8)], ids=['vectors', 'images'])
 def test_trace_ends_at_the_sample(flow):
     flow = randomize(flow.double(), size=.5)
     z = flow.base.sample((3,))
@@ -125,13 +131,13 @@ def test_actnorm_starts_at_the_statistics_once_and_keeps_a_constant_channel():
 def test_a_flow_fitted_to_a_constant_border_is_finite():
     x = torch.zeros(64, 1, 8, 8)
     x[:, :, 2:6, 2:6] = normal(64, 1, 4, 4, dtype=torch.float32)
-    flow = glow((1, 8, 8), steps=2, hidden=8)
+    flow = glow((1, 8, 8), steps=2, width=8)
     assert math.isfinite(fit(flow, x + 1e-3*normal(64, 1, 8, 8, seed=2, dtype=torch.float32), epochs=1, seed=0).train[-1])
 
 
-@pytest.mark.parametrize('build', [lambda: glow((1, 8, 8), steps=2, hidden=8), lambda: on_pixels(glow((1, 8, 8), steps=1, hidden=8, context_dim=10), (1, 8, 8), lam=.05),
-                                   lambda: on_pixels(realnvp_images((1, 8, 8), hidden=8), (1, 8, 8)),
-                                   lambda: Dequantized(on_pixels(glow((1, 8, 8), steps=1, hidden=8), (1, 8, 8)), LearnedNoise((1, 8, 8), hidden=8))])
+@pytest.mark.parametrize('build', [lambda: glow((1, 8, 8), steps=2, width=8), lambda: on_pixels(glow((1, 8, 8), steps=1, width=8, context_dim=10), (1, 8, 8), lam=.05),
+                                   lambda: on_pixels(realnvp_images((1, 8, 8), width=8), (1, 8, 8)),
+                                   lambda: Dequantized(on_pixels(glow((1, 8, 8), steps=1, width=8), (1, 8, 8)), LearnedNoise((1, 8, 8), width=8))])
 def test_what_is_loaded_is_bit_equal_and_not_started_again(tmp_path, build):
     torch.manual_seed(0)
     model, x = build(), torch.randint(256, (20, 1, 8, 8), generator=torch.Generator().manual_seed(0)).float()
@@ -150,13 +156,13 @@ def test_what_is_loaded_is_bit_equal_and_not_started_again(tmp_path, build):
 
 def test_another_process_scores_alike(tmp_path):
     torch.manual_seed(0)
-    flow = glow((1, 8, 8), steps=2, hidden=8)
+    flow = glow((1, 8, 8), steps=2, width=8)
     x = normal(8, 1, 8, 8, dtype=torch.float32)
     flow.initialize(3*x + 1)
     save(flow, tmp_path/'f.safetensors')
     code = '''
 import sys, torch
-from flowbook.train import load
+from flowbook.files import load
 import flowbook.glow
 torch.set_num_threads(1)
 flow = load(sys.argv[1])
@@ -179,7 +185,7 @@ def test_context_of_one_vector_equals_constant_planes():
 
 
 def test_learned_noise_is_scored_by_its_own_density():
-    noise = randomize(LearnedNoise((1, 4, 4), hidden=8).double())
+    noise = randomize(LearnedNoise((1, 4, 4), width=8).double())
     x = torch.randint(256, (1, 1, 4, 4), generator=torch.Generator().manual_seed(0)).double()
     u, log_q = noise.sample(x, torch.Generator().manual_seed(1))
     assert u.shape == x.shape and (0 < u).all() and (u < 1).all()
@@ -192,7 +198,7 @@ def test_learned_noise_is_scored_by_its_own_density():
 def test_uniform_noise_is_the_case_q_equal_to_one():
     class Even(LearnedNoise):
         def sample(self, x, generator=None): return torch.rand(x.shape, generator=generator, dtype=x.dtype), x.new_zeros(len(x))
-    flow = on_pixels(realnvp_images((1, 8, 8), hidden=8), (1, 8, 8))
+    flow = on_pixels(realnvp_images((1, 8, 8), width=8), (1, 8, 8))
     images = torch.randint(256, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     assert evaluate_bits(flow, images, noises=3) == evaluate_bits(Dequantized(flow, Even((1, 8, 8))), images, noises=3)
 
@@ -201,7 +207,7 @@ def test_fit_takes_whole_numbers_for_learned_noise_and_improves():
     torch.manual_seed(0)
     images, labels = mnist10k('train')
     small = images[:1500, :, 6:22, 6:22]
-    model = Dequantized(on_pixels(glow((1, 16, 16), steps=2, hidden=16, context_dim=10), (1, 16, 16), lam=.05), LearnedNoise((1, 16, 16), hidden=8))
+    model = Dequantized(on_pixels(glow((1, 16, 16), steps=2, width=16, context_dim=10), (1, 16, 16), lam=.05), LearnedNoise((1, 16, 16), width=8))
     classes = torch.nn.functional.one_hot(labels[:1500], 10).float()
     model.initialize(small.float(), classes)
     before = evaluate_bits(model, small, classes).mean
@@ -213,7 +219,7 @@ def test_fit_takes_whole_numbers_for_learned_noise_and_improves():
 def test_every_pixel_costs_at_least_its_share_of_a_code():
     "Bits per dimension of a flow on noise cannot be below 8, the entropy of noise."
     images = torch.randint(256, (200, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    flow = on_pixels(glow((1, 8, 8), steps=2, hidden=8), (1, 8, 8), lam=.05)
+    flow = on_pixels(glow((1, 8, 8), steps=2, width=8), (1, 8, 8), lam=.05)
     fit(flow, images[:150], prepare=dequantize, epochs=2, seed=0)
     assert evaluate_bits(flow, images[150:]).mean > 7.9
     assert bits_per_dim(-64*8*math.log(2), 64) == pytest.approx(8)
@@ -229,8 +235,8 @@ def test_every_pixel_costs_at_least_its_share_of_a_code():
     (lambda: glow((1, 8, 8), activation='gelu'), "activation: expected one of relu, tanh, silu, got 'gelu'"),
     (lambda: glow((1, 8, 8), bound=-1.), 'bound: expected a number above 0'),
     (lambda: realnvp_images((1, 7, 8)), 'even sides'),
-    (lambda: ChannelCoupling(1, Affine()), 'at least 2, got 1'),
-    (lambda: ChannelCoupling(4, Affine())(torch.zeros(2, 3, 4, 4)), 'z: expected images of shape \\(..., 4, h, w\\), got \\(2, 3, 4, 4\\)'),
+    (lambda: Coupling(1, Affine(), axis=-3), 'at least 2, got 1'),
+    (lambda: Coupling(4, Affine(), axis=-3)(torch.zeros(2, 3, 4, 4)), 'z: expected images of shape \\(..., 4, h, w\\), got \\(2, 3, 4, 4\\)'),
     (lambda: ActNorm(4).inverse(torch.zeros(2, 3, 4, 4)), 'x: expected images of shape \\(..., 4, h, w\\)'),
     (lambda: InvConv1x1(4)(torch.zeros(4, 4)), 'z: expected images of shape'),
     (lambda: Squeeze()(torch.zeros(1, 3, 2, 2)), 'z: expected images \\(..., 4·C, h, w\\), got \\(3, 2, 2\\)'),
@@ -261,13 +267,13 @@ def test_cuda_agrees_with_cpu(name):
 
 
 def test_folded_step_equals_its_three_layers():
-    step, z = randomize(GlowStep(6, hidden=8).double()), normal(3, 6, 4, 4)
+    step, z = randomize(GlowStep(6, width=8).double()), normal(3, 6, 4, 4)
     for folded, naive in [(step(z), Compose.forward(step, z)), (step.inverse(z), Compose.inverse(step, z))]:
         torch.testing.assert_close(folded, naive, rtol=1e-11, atol=1e-11)
 
 
 def test_half_precision_is_only_for_the_networks():
-    flow = randomize(glow((1, 8, 8), steps=2, hidden=8), size=.3)
+    flow = randomize(glow((1, 8, 8), steps=2, width=8), size=.3)
     x = normal(4, 1, 8, 8, dtype=torch.float32)
     with torch.autocast('cpu', torch.bfloat16): z, log_det = flow.bijection.inverse(x)
     assert z.dtype == log_det.dtype == torch.float32
@@ -286,7 +292,7 @@ class Loss(torch.nn.Module):
         super().__init__()
         self.flow = flow
     def forward(self, x): return -self.flow.log_prob(x).mean()
-flow = glow((2, 8, 8), steps=2, hidden=8)
+flow = glow((2, 8, 8), steps=2, width=8)
 x = torch.randn(20, 2, 8, 8)*(1 + rank)
 flow.initialize(x)
 shared = torch.nn.parallel.DistributedDataParallel(Loss(flow))

@@ -173,7 +173,7 @@ class Net(Described, nn.Module):
 
 def moody(kind):
     torch.manual_seed(0)
-    couplings = [AffineCoupling(2, net=Net(kind), flip=i % 2 == 1) for i in range(3)]
+    couplings = [Coupling(2, Affine(), net=Net(kind), flip=i % 2 == 1) for i in range(3)]
     return Flow(StandardNormal(2), Compose(*couplings, Standardize(2)))
 
 

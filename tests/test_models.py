@@ -6,9 +6,10 @@ import torch
 from support import normal
 
 from flowbook.core import Model
+from flowbook.files import load, save
 from flowbook.gan import GAN, modes_hit
-from flowbook.toy import toys
-from flowbook.train import evaluate, fit, load, save
+from flowbook.toys import toys
+from flowbook.train import evaluate, fit
 from flowbook.vae import VAE
 
 DATA = 2*normal(300, 2, dtype=torch.float32) + torch.tensor([5., -3.])

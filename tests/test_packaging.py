@@ -108,8 +108,9 @@ assert home.parent == pathlib.Path(sys.argv[1]), home
 for p in sorted(home.glob('*.py')):
     if p.stem not in ('__init__', '__main__', '_modidx'): importlib.import_module(f'flowbook.{p.stem}')
 from flowbook.data import mnist10k
+from flowbook.files import load, save
 from flowbook.realnvp import realnvp
-from flowbook.train import fit, load, save
+from flowbook.train import fit
 x = torch.randn(100, 2)
 flow = realnvp(2, layers=2, hidden=(8,))
 fit(flow, x, epochs=2)

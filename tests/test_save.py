@@ -9,11 +9,12 @@ from support import normal, python, randomize
 from torch import nn
 
 from flowbook.autoregressive import Autoregressive
-from flowbook.core import Bijection, Compose, Described, Flow, Permute, StandardNormal, Standardize
+from flowbook.core import Bijection, Compose, Flow, Permute, StandardNormal, Standardize
 from flowbook.coupling import Additive, Coupling, DiagScale, nice
-from flowbook.images import on_pixels
+from flowbook.described import Described, describe
+from flowbook.files import FORMAT, load, read_tensors, save, write_tensors
+from flowbook.pixels import on_pixels
 from flowbook.realnvp import Affine, AffineCoupling, realnvp
-from flowbook.train import FORMAT, describe, load, read_tensors, save, write_tensors
 
 
 class Shift(Bijection):
@@ -36,7 +37,7 @@ class Net(Described, nn.Module):
 FLOWS = {
     'nice': lambda: nice(4), 'realnvp': lambda: realnvp(4, bound=None, hidden=(8,), activation='relu'),
     'ordered': lambda: realnvp(4, order=[3, 1, 0, 2]), 'context': lambda: realnvp(4, context_dim=2), 'pixels': lambda: on_pixels(realnvp(4), (1, 2, 2), lam=1e-3),
-    'own layer': lambda: Flow(StandardNormal(4), Compose(Shift(4, by=2.), AffineCoupling(4))),
+    'own layer': lambda: Flow(StandardNormal(4), Compose(Shift(4, by=2.), Coupling(4, Affine()))),
     'own net': lambda: Flow(StandardNormal(4), Coupling(4, Affine(), net=Net(2, 4)))}
 flows = pytest.mark.parametrize('name', FLOWS)
 
@@ -87,7 +88,7 @@ def test_a_path_may_be_a_string_and_an_old_file_is_replaced(tmp_path):
 
 
 def test_a_layer_used_twice_is_saved(tmp_path):
-    layer = randomize(AffineCoupling(4))
+    layer = randomize(Coupling(4, Affine()))
     flow, x = Flow(StandardNormal(4), Compose(layer, Permute([3, 2, 1, 0]), layer)), normal(5, 4, dtype=torch.float32)
     save(flow, tmp_path/'f')
     assert torch.equal(load(tmp_path/'f').log_prob(x), flow.log_prob(x))
@@ -101,7 +102,7 @@ def test_an_autoregressive_layer_used_twice_is_saved(tmp_path):
 
 
 def test_numbers_too_large_for_half_precision_are_refused_and_no_file_is_left(tmp_path):
-    flow = randomize(AffineCoupling(4))
+    flow = randomize(Coupling(4, Affine()))
     flow = Flow(StandardNormal(4), Compose(flow))
     with torch.no_grad(): next(flow.parameters()).flatten()[0] = 1e5
     with pytest.raises(ValueError, match='too large'): save(flow, tmp_path/'f', dtype=torch.float16)
