@@ -14,7 +14,7 @@ setuptools.setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
     author=cfg['author'], author_email=cfg['author_email'], license='Apache-2.0', url=cfg['git_url'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
-    packages=[cfg['lib_path']], package_data={cfg['lib_path']: ['assets/**']},
+    packages=setuptools.find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]), package_data={cfg['lib_path']: ['assets/**']},
     python_requires='>=' + cfg['min_python'], install_requires=shlex.split(cfg['requirements']),
     extras_require={name: shlex.split(cfg[f'{name}_requirements']) for name in ['dev', 'notebooks', 'docs']},
     entry_points={'console_scripts': shlex.split(cfg['console_scripts']),

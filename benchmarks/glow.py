@@ -59,7 +59,7 @@ def main():
     ours.initialize(x)
     plain = copy.deepcopy(ours)
     for m in plain.modules():  # normflows' Glow has no network between the scales
-        if isinstance(m, Split): m.prior = m.net = None
+        if isinstance(m, Compose) and isinstance(m.layers[0], Split): del m.layers[1]
     models = {name: (f, jobs(f, f.log_prob, lambda f=f: f.sample((BATCH,)), x)) for name, f in [('flowbook', ours), (PLAIN, plain)]}
     for name, lu in [('normflows', True), ('normflows without LU', False)]:
         m = peer(lu)

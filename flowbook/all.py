@@ -6,25 +6,33 @@
 __all__ = []
 
 # %% ../nbs/99_all.ipynb #ee3620ad
-from .autoregressive import *
-from .check import *
-from .core import *
-from .coupling import *
-from .data import *
-from .described import *
-from .figures import *
-from .files import *
-from .gan import *
-from .glow import *
-from .iaf import *
-from .jacobian import *
-from .made import *
-from .multiscale import *
-from .nets import *
-from .pixels import *
-from .realnvp import *
-from .runs import *
-from .toys import *
-from .train import *
-from .vae import *
-from .variables import *
+from .autoregressive import Autoregressive, maf
+from .check import BijectionError, check_bijection
+from flowbook.core import (
+    Base, Bijection, Compose, Flow, Invert, Model, Permute, Standardize, StandardLogistic,
+    StandardNormal,
+)
+from .coupling import Additive, Coupling, DiagScale, nice
+from .data import DataError, fashion_mnist, mnist, mnist10k, read_table
+from .described import Described
+from .figures import draw_density, draw_grid, draw_images, use_style
+from .files import load, save
+from .gan import GAN
+from .glow import ActNorm, GlowStep, InvConv1x1, glow
+from .iaf import iaf
+from .jacobian import hutchinson_trace, jacobian, log_abs_det
+from .made import MADE, BinaryMADE
+from .multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
+from .nets import MLP, ConvNet
+from flowbook.pixels import (
+    Dequantized, LearnedNoise, Logit, Reshape, bits_per_dim, dequantize, evaluate_bits,
+    image_bits, on_pixels,
+)
+from .realnvp import Affine, realnvp
+from .runs import read_run, shipped
+from .toys import Toy, kl_to_truth, toy, toys
+from .train import Diverged, History, evaluate, fit, nll
+from .vae import VAE
+from .variables import Exp, Hinge, push_forward
+
+__all__ = sorted(name for name in list(globals()) if name[0] != '_')

@@ -139,7 +139,7 @@ def chain(layers: list, then: str, now: str, moves: dict) -> list:
 # %% ../nbs/85_format1.ipynb #f0a10010
 def upgrade(path, meta: dict, tensors: dict) -> tuple[dict, dict]:
     "Metadata and tensors of a file of format 1 as format 2 has them; `ValueError` if damaged."
-    moves: dict[str, str] = {}
+    moves = {'': ''}
     try:
         flow = modern(meta['flow'], '', '', moves)
     except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError, RecursionError) as e:

@@ -12,7 +12,7 @@ import torch
 from support import ROOT, normal
 
 from flowbook import runs
-from flowbook.experiments.three_models import main
+from flowbook.cli import main
 from flowbook.files import load
 
 SMALL = '--layers 2 --hidden 8 --epochs 2 --threads 1'.split()
@@ -125,7 +125,7 @@ def test_an_image_model_with_classes_and_learned_noise_goes_from_fit_to_sample(t
     (['fit', 'maf', 'banana', '--order', 'rows'], 'for maf and iaf on images'), (['fit', 'realnvp', 'mnist10k', '--order', 'rows'], 'for maf and iaf on images'),
     (['fit', 'glow', 'banana'], 'glow is for images'), (['fit', 'realnvp', 'mnist10k', '--labels'], 'noise, labels and start are for'),
     (['fit', 'glow', 'mnist10k', '--start', 'mnist-realnvp'], 'holds another architecture'), (['fit', 'glow', 'mnist10k', '--start', 'gone'], 'expected a folder'),
-    (['fit', 'glow', 'mnist10k', '--noise', 'none'], 'invalid choice'), (['fit', 'glow', 'mnist10k', '--levels', 3], 'even sides')])
+    (['fit', 'glow', 'mnist10k', '--noise', 'none'], 'invalid choice'), (['fit', 'glow', 'mnist10k', '--scales', 3], 'even sides')])
 def test_a_mistake_with_image_models_is_one_line(argv, message, tmp_path, capsys):
     assert run(*argv, '--out', tmp_path/'r') == 2 and not (tmp_path/'r').exists()
     err = capsys.readouterr().err
@@ -178,7 +178,7 @@ def test_samples_are_written_in_three_formats_and_repeat_with_the_seed(files, he
 def test_info_says_what_a_run_was(files, capsys):
     assert run('info', files/'points') == 0
     out = capsys.readouterr().out
-    for word in ('realnvp on points.csv', 'parameters', 'layers=2', 'torch', 'nats', 'n = 10', 'AffineCoupling'): assert word in out
+    for word in ('realnvp on points.csv', 'parameters', 'layers=2', 'torch', 'nats', 'n = 10', 'Coupling'): assert word in out
 
 
 def test_shipped_runs_are_known_by_name(capsys):

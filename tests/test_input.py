@@ -168,7 +168,7 @@ class Net(Described, nn.Module):
         layer = nn.BatchNorm1d(16) if kind == 'norm' else nn.Dropout(.5)
         self.layers = nn.Sequential(nn.Linear(1, 16), layer, nn.Tanh(), nn.Linear(16, 2))
 
-    def forward(self, h): return self.layers(h)
+    def forward(self, h, context=None): return self.layers(h).unsqueeze(-2)
 
 
 def moody(kind):

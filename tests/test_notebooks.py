@@ -72,11 +72,11 @@ def test_there_are_notebooks(): assert len(NBS) > 5
 def test_export_leaves_no_difference(tmp_path):
     for name in ('settings.ini', 'setup.py', 'README.md'): shutil.copy(ROOT/name, tmp_path)
     for name in ('nbs', 'flowbook'): shutil.copytree(ROOT/name, tmp_path/name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
-    for p in (tmp_path/'flowbook').glob('*.py'): p.unlink()
+    for p in (tmp_path/'flowbook').rglob('*.py'): p.unlink()
     done = subprocess.run([sys.executable, '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export()'], cwd=tmp_path, capture_output=True, text=True, timeout=120,
                           env={k: v for k, v in os.environ.items() if k != 'IN_TEST'})  # nbdev exports nothing under IN_TEST
     assert done.returncode == 0, done.stderr[-2000:]
-    names = {p.name for folder in (ROOT, tmp_path) for p in (folder/'flowbook').glob('*.py')}
+    names = {p.relative_to(folder/'flowbook') for folder in (ROOT, tmp_path) for p in (folder/'flowbook').rglob('*.py')}
     _, different, missing = filecmp.cmpfiles(ROOT/'flowbook', tmp_path/'flowbook', names, shallow=False)
     assert not different + missing, 'run nbdev_export'
 

@@ -105,8 +105,8 @@ torch.set_num_threads(1)
 import flowbook
 home = pathlib.Path(flowbook.__file__).parent
 assert home.parent == pathlib.Path(sys.argv[1]), home
-for p in sorted(home.glob('*.py')):
-    if p.stem not in ('__init__', '__main__', '_modidx'): importlib.import_module(f'flowbook.{p.stem}')
+for p in sorted(home.rglob('*.py')):
+    if p.stem not in ('__init__', '__main__', '_modidx'): importlib.import_module('.'.join(p.relative_to(home.parent).with_suffix('').parts))
 from flowbook.data import mnist10k
 from flowbook.files import load, save
 from flowbook.realnvp import realnvp
@@ -137,7 +137,7 @@ def test_it_works_with_the_newest_fastcore(installed, tmp_path):
     assert int(out[1].split('.')[0]) >= 2 and out[2].startswith(str(target)), out
 
 
-LIGHT = 'core train coupling realnvp images data'.split()
+LIGHT = 'core train coupling realnvp pixels data'.split()
 TIMED = f'''
 import sys, time, torch
 before, start = set(sys.modules), time.perf_counter()
@@ -150,7 +150,7 @@ print(*sorted({{m.split('.')[0] for m in set(sys.modules) - before}}))
 
 
 def test_importing_is_as_fast_as_importing_torch_and_pulls_in_nothing_heavy():
-    modules = [p.stem for p in (ROOT/'flowbook').glob('*.py') if p.stem[0] != '_']
+    modules = ['.'.join(p.relative_to(ROOT/'flowbook').with_suffix('').parts) for p in (ROOT/'flowbook').rglob('*.py') if p.stem[0] != '_']
     runs = [python(TIMED, *modules).splitlines() for _ in range(3)]
     best = min(float(r[0]) for r in runs)
     assert best < .1, f'{1e3*best:.0f} ms more than `import torch`'

@@ -2,19 +2,22 @@
 import json
 import struct
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save as pack
 from support import normal, python, randomize
 from torch import nn
 
-from flowbook.autoregressive import Autoregressive
+from flowbook.autoregressive import Autoregressive, maf
 from flowbook.core import Bijection, Compose, Flow, Permute, StandardNormal, Standardize
 from flowbook.coupling import Additive, Coupling, DiagScale, nice
 from flowbook.described import Described, describe
 from flowbook.files import FORMAT, load, read_tensors, save, write_tensors
+from flowbook.glow import glow
 from flowbook.pixels import on_pixels
-from flowbook.realnvp import Affine, AffineCoupling, realnvp
+from flowbook.realnvp import Affine, realnvp
+from flowbook.vae import VAE
 
 
 class Shift(Bijection):
@@ -31,7 +34,7 @@ class Net(Described, nn.Module):
     def __init__(self, n_in, n_out):
         super().__init__()
         self.linear = nn.Linear(n_in, n_out)
-    def forward(self, h): return self.linear(h).sin()
+    def forward(self, h, context=None): return self.linear(h).sin().unflatten(-1, (-1, 2))
 
 
 FLOWS = {
@@ -134,11 +137,37 @@ def test_saving_leaves_the_flow_and_random_numbers_alone(tmp_path):
     assert torch.equal(torch.get_rng_state(), state), 'load moved the global random generator'
 
 
-@pytest.mark.parametrize('net', [lambda: nn.Linear(2, 4), lambda: nn.Sequential(nn.Linear(2, 4))])
-def test_a_net_that_cannot_be_described_is_refused_with_advice_and_no_file(tmp_path, net):
-    flow = Flow(StandardNormal(4), Coupling(4, Affine(), net=net()))
-    with pytest.raises(TypeError, match='derive your own network from Described'): save(flow, tmp_path/'f')
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize('net', [lambda: nn.Linear(2, 4), lambda: nn.Sequential(nn.Linear(2, 4)), lambda: max, lambda: {1: 2}])
+def test_what_cannot_be_described_is_refused_by_the_constructor_with_advice(net):
+    with pytest.raises(ValueError, match='^Coupling, argument net: expected .* derives from Described'): Coupling(4, Affine(), net=net())
+
+
+NUMBERS = {
+    'a NumPy dimension': lambda: realnvp(np.prod((2, 3))),
+    'a NumPy bound': lambda: realnvp(6, bound=np.float32(3)),
+    'a NumPy order': lambda: maf(6, order=np.random.default_rng(0).permutation(6)),
+    'a torch order': lambda: maf(6, order=torch.randperm(6)),
+    'a torch order of couplings': lambda: realnvp(6, order=torch.randperm(6)),
+    'a torch graph': lambda: Flow(StandardNormal(3), Autoregressive(3, Affine(), adjacency=torch.ones(3, 3).tril(-1))),
+    'a NumPy graph': lambda: Flow(StandardNormal(3), Autoregressive(3, Affine(), adjacency=np.tri(3, k=-1, dtype=bool))),
+    'a NumPy shape': lambda: glow(tuple(np.array([1, 4, 4]))),
+    'NumPy widths': lambda: realnvp(6, hidden=np.array([5, 4])),
+    'a torch dimension': lambda: VAE(torch.tensor(3), latent_dim=np.int8(2)),
+    'a range': lambda: Flow(StandardNormal(3), Permute(range(3)[::-1]))}
+
+
+@pytest.mark.parametrize('name', NUMBERS)
+def test_numbers_of_any_kind_are_arguments_and_are_saved(tmp_path, name):
+    flow = NUMBERS[name]()
+    save(flow, tmp_path/'f')
+    assert describe(load(tmp_path/'f')) == describe(flow)
+
+
+def test_two_classes_of_one_name_do_not_meet(tmp_path):
+    save(make('own layer')[0], tmp_path/'f')
+    type('Shift', (Bijection,), {'__module__': 'elsewhere'})  # the same bare name
+    x = normal(3, 4)
+    assert torch.equal(load(tmp_path/'f').double().log_prob(x), make('own layer')[0].double().log_prob(x))
 
 
 @pytest.mark.parametrize('notes', [dict(a=object()), dict(a={1, 2})])
@@ -149,8 +178,8 @@ def test_notes_that_json_cannot_hold_are_refused_and_no_file_is_left(tmp_path, n
 
 def test_a_class_that_is_not_imported_is_named(tmp_path):
     save(make('own layer')[0], tmp_path/'f')
-    message = python('import sys; from flowbook.train import load\ntry: load(sys.argv[1])\nexcept ValueError as e: print(e)', tmp_path/'f')
-    assert "unknown class 'Shift'" in message and 'import the module that defines it' in message
+    message = python('import sys; from flowbook.files import load\ntry: load(sys.argv[1])\nexcept ValueError as e: print(e)', tmp_path/'f')
+    assert "unknown class 'test_save.Shift'" in message and 'import the module that defines it' in message
 
 
 # Bad files.
@@ -221,7 +250,7 @@ BASE = node('StandardNormal', 2)
 DEEP = DEEPER = BASE
 for _ in range(100): DEEP = node('Invert', DEEP)
 HOSTILE = {
-    'a function of os': node('os.system', 'echo harm'), 'a builtin': node('eval', '1'), 'a dunder': node('__import__', 'os'), 'a torch class': node('Linear', 2, 2),
+    'a function of os': node('os.system', 'echo harm'), 'a module': node('flowbook.cli.main'), 'no such module': node('flowbook.nowhere.Thing'), 'a private module': node('flowbook._modidx.d'), 'a builtin': node('eval', '1'), 'a dunder': node('__import__', 'os'), 'a torch class': node('Linear', 2, 2),
     'no class': {'args': [], 'kwargs': {}}, 'class is a list': node(['Flow']), 'class is null': node(None), 'no args': {'class': 'Flow'},
     'args is a number': {'class': 'Flow', 'args': 3, 'kwargs': {}}, 'kwargs is a list': {'class': 'Flow', 'args': [], 'kwargs': [1]},
     'too few args': node('Flow'), 'too many args': node('Flow', BASE, BASE, BASE), 'numbers for layers': node('Flow', 1, 2), 'strings for layers': node('Flow', 'a', 'b'),
@@ -233,7 +262,19 @@ HOSTILE = {
     'deep': node('Flow', BASE, DEEP), 'null': None, 'a string': 'Flow', 'a number': 3, 'a list': [1, 2], 'true': True, 'empty': {}}
 
 
+ROOM = dict(Flow='core', StandardNormal='core', Invert='core', Compose='core', DiagScale='coupling', Coupling='coupling', Additive='coupling', Base='core', Bijection='core')
+
+
+def rooms(d):
+    "The same description with the classes of flowbook named as format 2 names them."
+    if not isinstance(d, dict): return [rooms(v) for v in d] if isinstance(d, list) else d
+    name = d.get('class')
+    named = {'class': f'flowbook.{ROOM[name]}.{name}'} if isinstance(name, str) and name in ROOM else {}
+    return {**{k: {a: rooms(v) for a, v in w.items()} if k == 'kwargs' and isinstance(w, dict) else rooms(w) for k, w in d.items()}, **named}
+
+
 def hostile(flow, **meta):
+    flow = rooms(flow) if meta.get('format', FORMAT) == FORMAT else flow
     meta = dict(format=FORMAT, flow=flow, dtype='torch.float32', notes={}) | meta
     return pack({'bijection.log_s': torch.zeros(2)}, {'flowbook': json.dumps(meta)})
 
@@ -243,9 +284,10 @@ def test_the_hostile_files_start_from_a_good_one(tmp_path):
     assert repr(load(tmp_path/'f')) == 'Flow(StandardNormal(2), DiagScale(2))'
 
 
+@pytest.mark.parametrize('number', [1, FORMAT])
 @pytest.mark.parametrize('what', HOSTILE)
-def test_a_hostile_description_is_refused(tmp_path, what, capfd):
-    assert 'bad.safetensors' in refuse(tmp_path, hostile(HOSTILE[what])), 'the message does not name the file'
+def test_a_hostile_description_is_refused(tmp_path, what, number, capfd):
+    assert 'bad.safetensors' in refuse(tmp_path, hostile(HOSTILE[what], format=number)), 'the message does not name the file'
     assert 'harm' not in capfd.readouterr().out
 
 
