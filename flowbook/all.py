@@ -9,8 +9,7 @@ __all__ = []
 from .autoregressive import Autoregressive, maf
 from .check import BijectionError, check_bijection
 from flowbook.core import (
-    Base, Bijection, Compose, Flow, Invert, Model, Permute, Standardize, StandardLogistic,
-    StandardNormal,
+    Base, Bijection, Compose, Flow, Invert, Model, Permute, StandardLogistic, StandardNormal, Standardize,
 )
 from .coupling import Additive, Coupling, DiagScale, nice
 from .data import DataError, fashion_mnist, mnist, mnist10k, read_table
@@ -25,8 +24,7 @@ from .made import MADE, BinaryMADE
 from .multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
 from .nets import MLP, ConvNet
 from flowbook.pixels import (
-    Dequantized, LearnedNoise, Logit, Reshape, bits_per_dim, dequantize, evaluate_bits,
-    image_bits, on_pixels,
+    Dequantized, LearnedNoise, Logit, Reshape, bits_per_dim, dequantize, evaluate_bits, image_bits, on_pixels,
 )
 from .realnvp import Affine, realnvp
 from .runs import read_run, shipped
