@@ -9,7 +9,16 @@ __all__ = []
 from .autoregressive import Autoregressive, maf
 from .check import BijectionError, check_bijection
 from flowbook.core import (
-    Base, Bijection, Compose, Flow, Invert, Model, Permute, StandardLogistic, StandardNormal, Standardize,
+    Base,
+    Bijection,
+    Compose,
+    Flow,
+    Invert,
+    Model,
+    Permute,
+    Standardize,
+    StandardLogistic,
+    StandardNormal,
 )
 from .coupling import Additive, Coupling, DiagScale, nice
 from .data import DataError, fashion_mnist, mnist, mnist10k, read_table
@@ -24,7 +33,15 @@ from .made import MADE, BinaryMADE
 from .multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
 from .nets import MLP, ConvNet
 from flowbook.pixels import (
-    Dequantized, LearnedNoise, Logit, Reshape, bits_per_dim, dequantize, evaluate_bits, image_bits, on_pixels,
+    Dequantized,
+    LearnedNoise,
+    Logit,
+    Reshape,
+    bits_per_dim,
+    dequantize,
+    evaluate_bits,
+    image_bits,
+    on_pixels,
 )
 from .realnvp import Affine, realnvp
 from .runs import read_run, shipped
@@ -33,4 +50,100 @@ from .train import Diverged, History, evaluate, fit, nll
 from .vae import VAE
 from .variables import Exp, Hinge, push_forward
 
-__all__ = sorted(name for name in list(globals()) if name[0] != '_')
+__all__ = [
+    # autoregressive
+    'Autoregressive',
+    'maf',
+    # check
+    'BijectionError',
+    'check_bijection',
+    # core
+    'Base',
+    'Bijection',
+    'Compose',
+    'Flow',
+    'Invert',
+    'Model',
+    'Permute',
+    'Standardize',
+    'StandardLogistic',
+    'StandardNormal',
+    # coupling
+    'Additive',
+    'Coupling',
+    'DiagScale',
+    'nice',
+    # data
+    'DataError',
+    'fashion_mnist',
+    'mnist',
+    'mnist10k',
+    'read_table',
+    # described
+    'Described',
+    # figures
+    'draw_density',
+    'draw_grid',
+    'draw_images',
+    'use_style',
+    # files
+    'load',
+    'save',
+    # gan
+    'GAN',
+    # glow
+    'ActNorm',
+    'GlowStep',
+    'InvConv1x1',
+    'glow',
+    # iaf
+    'iaf',
+    # jacobian
+    'hutchinson_trace',
+    'jacobian',
+    'log_abs_det',
+    # made
+    'MADE',
+    'BinaryMADE',
+    # multiscale
+    'CheckerboardCoupling',
+    'Split',
+    'Squeeze',
+    'realnvp_images',
+    # nets
+    'MLP',
+    'ConvNet',
+    # pixels
+    'Dequantized',
+    'LearnedNoise',
+    'Logit',
+    'Reshape',
+    'bits_per_dim',
+    'dequantize',
+    'evaluate_bits',
+    'image_bits',
+    'on_pixels',
+    # realnvp
+    'Affine',
+    'realnvp',
+    # runs
+    'read_run',
+    'shipped',
+    # toys
+    'Toy',
+    'kl_to_truth',
+    'toy',
+    'toys',
+    # train
+    'Diverged',
+    'History',
+    'evaluate',
+    'fit',
+    'nll',
+    # vae
+    'VAE',
+    # variables
+    'Exp',
+    'Hinge',
+    'push_forward',
+]

@@ -23,8 +23,12 @@ from .realnvp import Affine
 # %% ../nbs/10_autoregressive.ipynb #91e4c206
 class Rooms(dict):
     "Idle rooms by batch size; a copy of the layer starts without any."
-    def __deepcopy__(self, memo): return Rooms()
-    def __reduce__(self): return Rooms, ()
+
+    def __deepcopy__(self, memo):
+        return Rooms()
+
+    def __reduce__(self):
+        return Rooms, ()
 
 
 class Autoregressive(Bijection):
@@ -32,7 +36,8 @@ class Autoregressive(Bijection):
 
     `inverse`, from data to latent, is one pass; `forward` computes each hidden unit once, see `fill_in`."""
 
-    def __init__(self,
+    def __init__(
+        self,
         dim: int,  # Length of an event
         elementwise: Described,  # `forward(u, params)`, `inverse(v, params)` and `n_params`, such as `Affine()`
         **kwargs,  # The keyword arguments of `MADE`
@@ -44,39 +49,59 @@ class Autoregressive(Bijection):
     def inverse(self, x, context=None):
         expect_event(x, (self.dim,), 'x')
         x = self.net.sort(x)
-        z, log_det = self.elementwise.inverse(x, self.net.run(x, self.net.told(context)))  # Eq. (eq-maf-inverse)
+        z, log_det = self.elementwise.inverse(
+            x, self.net.run(x, self.net.told(context))
+        )  # Eq. (eq-maf-inverse)
         return self.net.unsort(z), log_det.sum(-1)
 
     def forward(self, z, context=None):
         expect_event(z, (self.dim,), 'z')
-        if z.dtype != self.net.last.weight.dtype: raise ValueError(f'z: expected {self.net.last.weight.dtype} like the weights, got {z.dtype}')
+        if z.dtype != self.net.last.weight.dtype:
+            raise ValueError(
+                f'z: expected {self.net.last.weight.dtype} like the weights, got {z.dtype}'
+            )
         z, told = self.net.sort(z), self.net.told(context)
         if told is not None:  # either may have the larger batch
             batch = torch.broadcast_shapes(z.shape[:-1], told.shape[:-1])
             z, told = z.expand(*batch, -1), told.expand(*batch, -1)
         flat = None if told is None else told.reshape(-1, told.shape[-1]).detach()
-        x, log_d = (v.reshape(z.shape) for v in fill_in(self, z.detach().reshape(-1, self.dim), flat))
-        if torch.is_grad_enabled() and any(v.requires_grad for v in [z, *self.parameters()] + ([] if told is None else [told])):
+        x, log_d = (
+            v.reshape(z.shape)
+            for v in fill_in(self, z.detach().reshape(-1, self.dim), flat)
+        )
+        if torch.is_grad_enabled() and any(
+            v.requires_grad
+            for v in [z, *self.parameters()] + ([] if told is None else [told])
+        ):
             known = x.requires_grad_()
-            x, log_d = Implicit.apply(known, *self.elementwise.forward(z, self.net.run(known, told)))  # Eq. (eq-implicit)
+            x, log_d = Implicit.apply(
+                known, *self.elementwise.forward(z, self.net.run(known, told))
+            )  # Eq. (eq-implicit)
         return self.net.unsort(x), log_d.sum(-1)
 
 # %% ../nbs/10_autoregressive.ipynb #42c06f7e
-def by_loop(layer: Autoregressive, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def by_loop(
+    layer: Autoregressive, z: Tensor, context: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     "`x` and the log-determinant by `dim` passes of the whole network, the textbook way; Eq. (eq-autoregressive)."
     z, x = layer.net.sort(z), torch.zeros_like(z)
     for i in range(layer.dim):
-        new, log_d = layer.elementwise.forward(z, layer.net.run(x, layer.net.told(context)))
-        x = torch.cat([new[..., :i + 1], x[..., i + 1:]], -1)
+        new, log_d = layer.elementwise.forward(
+            z, layer.net.run(x, layer.net.told(context))
+        )
+        x = torch.cat([new[..., : i + 1], x[..., i + 1 :]], -1)
     return layer.net.unsort(x), log_d.sum(-1)
 
 # %% ../nbs/10_autoregressive.ipynb #a9911d85
 class Block(NamedTuple):
     "A few coordinates of a room; a product is a triple `weight, from, to` of views."
+
     before: list  # products that bring in all that was known before the block
     steps: list  # for steps: for each coordinate the products of hidden units that wait for it, the one of its parameters, these, and itself
     units: list  # the hidden units of each layer, and the outputs
-    inside: list  # for sweeps: for each layer weight and mask between units of the block
+    inside: (
+        list  # for sweeps: for each layer weight and mask between units of the block
+    )
     params: Tensor  # the outputs as parameters, shape (n, size, n_params)
     x: Tensor  # the coordinates, shape (n, size)
 
@@ -86,35 +111,76 @@ class Room:
 
     def __init__(self, net: MADE, tensors: list, size: int, batch: int, by_steps: bool):
         layers, like, n = net.stack(), tensors[-1][0].detach(), net.n_out
-        self.x, self.h = like.new_zeros(net.dim, batch), [like.new_zeros(len(l.bias), batch) for l in layers]
+        self.x, self.h = (
+            like.new_zeros(net.dim, batch),
+            [like.new_zeros(len(l.bias), batch) for l in layers],
+        )
         self.biases = [bias.detach()[:, None] for _, bias in tensors]
-        weights = [w.detach() if net.complete else (w*l.mask).detach() for (w, _), l in zip(tensors, layers)]  # views: never stale
-        params, sources = self.h[-1].view(net.dim, n, batch).permute(2, 0, 1), [self.x, *self.h]
+        weights = [
+            w.detach() if net.complete else (w * l.mask).detach()
+            for (w, _), l in zip(tensors, layers)
+        ]  # views: never stale
+        params, sources = (
+            self.h[-1].view(net.dim, n, batch).permute(2, 0, 1),
+            [self.x, *self.h],
+        )
 
         def products(rows, columns):
-            return [(w[r, c], v[c], h[r]) for w, v, h, r, c in zip(weights, sources, self.h, rows, columns) if r.start < r.stop]
+            return [
+                (w[r, c], v[c], h[r])
+                for w, v, h, r, c in zip(weights, sources, self.h, rows, columns)
+                if r.start < r.stop
+            ]
 
-        self.blocks, done = [], [0]*len(net.layers)
+        self.blocks, done = [], [0] * len(net.layers)
         for a in range(0, net.dim, size):
-            b, first, steps = min(a + size, net.dim), done, []  # `done` counts the units of each layer that belong to earlier coordinates
+            b, first, steps = (
+                min(a + size, net.dim),
+                done,
+                [],
+            )  # `done` counts the units of each layer that belong to earlier coordinates
             for i in range(a, b) if by_steps else [b - 1]:
-                now = [bisect.bisect_right(ready, i) for ready in net.ready]  # and this those that coordinate i may read
-                *hidden, last = products([*map(slice, done, now), slice(i*n, i*n + n)], [slice(a, i), *map(slice, first, now)])
+                now = [
+                    bisect.bisect_right(ready, i) for ready in net.ready
+                ]  # and this those that coordinate i may read
+                *hidden, last = products(
+                    [*map(slice, done, now), slice(i * n, i * n + n)],
+                    [slice(a, i), *map(slice, first, now)],
+                )
                 steps.append((hidden, last, params[:, i], self.x[i]))
                 done = now
-            rows, columns = [*map(slice, first, done), slice(a*n, b*n)], [slice(a, b), *map(slice, first, done)]
-            self.blocks.append(Block(products(rows, [slice(a), *map(slice, first)]), steps, [h[r] for h, r in zip(self.h, rows)],
-                                     [(w[r, c], l.mask[r, c]) for w, l, r, c in zip(weights, layers, rows, columns)], params[:, a:b], self.x[a:b].T))
+            rows, columns = (
+                [*map(slice, first, done), slice(a * n, b * n)],
+                [slice(a, b), *map(slice, first, done)],
+            )
+            self.blocks.append(
+                Block(
+                    products(rows, [slice(a), *map(slice, first)]),
+                    steps,
+                    [h[r] for h, r in zip(self.h, rows)],
+                    [
+                        (w[r, c], l.mask[r, c])
+                        for w, l, r, c in zip(weights, layers, rows, columns)
+                    ],
+                    params[:, a:b],
+                    self.x[a:b].T,
+                )
+            )
 
 # %% ../nbs/10_autoregressive.ipynb #eae66903
-IN_PLACE = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_, nn.SiLU: lambda h: F.silu(h, inplace=True)}
+IN_PLACE = {
+    nn.ReLU: torch.relu_,
+    nn.Tanh: torch.tanh_,
+    nn.SiLU: lambda h: F.silu(h, inplace=True),
+}
 
 
 def by_steps(layer: Autoregressive, block: Block, u: Tensor, act) -> Tensor:
     "One coordinate after the other: the hidden units that waited for its predecessor, its parameters, itself."
     found, tau = [], layer.elementwise.forward
     for (hidden, (weight, known, out), params, x), latent in zip(block.steps, u):
-        for w, v, h in hidden: act(h.addmm_(w, v))
+        for w, v, h in hidden:
+            act(h.addmm_(w, v))
         out.addmm_(weight, known)
         new, log_d = tau(latent, params)
         x.copy_(new)
@@ -124,55 +190,92 @@ def by_steps(layer: Autoregressive, block: Block, u: Tensor, act) -> Tensor:
 
 def by_sweeps(layer: Autoregressive, block: Block, u: Tensor, act) -> Tensor:
     "All coordinates at once, until nothing changes, at most as many times as there are coordinates."
-    *weights, last = [w*mask for w, mask in block.inside]
+    *weights, last = [w * mask for w, mask in block.inside]
     *bases, base = block.units
     *hidden, out = [torch.empty_like(h) for h in block.units]
-    latent, params, guess = u.T, out.unflatten(0, block.params.shape[1:]).permute(2, 0, 1), torch.zeros_like(u).T
+    latent, params, guess = (
+        u.T,
+        out.unflatten(0, block.params.shape[1:]).permute(2, 0, 1),
+        torch.zeros_like(u).T,
+    )
     for sweep in range(len(u)):
         h = guess.T
-        for b, w, to in zip(bases, weights, hidden): h = act(torch.addmm(b, w, h, out=to))
+        for b, w, to in zip(bases, weights, hidden):
+            h = act(torch.addmm(b, w, h, out=to))
         torch.addmm(base, last, h, out=out)
         new, log_d = layer.elementwise.forward(latent, params)
-        if sweep > 1 and torch.equal(new, guess): break
+        if sweep > 1 and torch.equal(new, guess):
+            break
         guess = new
-    for b, h in zip([*bases, block.x], [*hidden, new]): b.copy_(h)
+    for b, h in zip([*bases, block.x], [*hidden, new]):
+        b.copy_(h)
     return log_d.T
 
 # %% ../nbs/10_autoregressive.ipynb #6f15f74e
 def choose(dim: int, batch: int) -> tuple:
     "How a batch is filled in, and how many coordinates are in a block; measured on one thread."
-    if batch == 1 and dim > 16: return by_sweeps, 32 if dim <= 128 else 128
-    if dim <= 128: return by_steps, 16 if batch <= 256 else 8
+    if batch == 1 and dim > 16:
+        return by_sweeps, 32 if dim <= 128 else 128
+    if dim <= 128:
+        return by_steps, 16 if batch <= 256 else 8
     return by_sweeps, 64 if batch <= 256 else 32
 
 
 def fill_in(
     layer: Autoregressive,
     z: Tensor,  # Latent points in generation order, shape (n, dim)
-    told: Tensor | None = None,  # What the context adds to the first hidden layer, shape (n, hidden[0])
+    told: Tensor
+    | None = None,  # What the context adds to the first hidden layer, shape (n, hidden[0])
     way=None,  # `by_steps` or `by_sweeps`, and
     size: int | None = None,  # coordinates in a block; None leaves both to `choose`
-) -> tuple[Tensor, Tensor]:  # Data points and the logarithms of the derivatives, both (n, dim), without gradients
+) -> tuple[
+    Tensor, Tensor
+]:  # Data points and the logarithms of the derivatives, both (n, dim), without gradients
     "Solve `x = τ(z; params(x))`, exactly, in blocks of coordinates; each hidden unit is computed when its inputs are known."
-    if way is None: way, size = choose(layer.dim, len(z))
-    if any(l._forward_pre_hooks for l in layer.net.stack()): raise ValueError('layer: hooks compute its weights, and filling in calls none; make pruning permanent first')
+    if way is None:
+        way, size = choose(layer.dim, len(z))
+    if any(l._forward_pre_hooks for l in layer.net.stack()):
+        raise ValueError(
+            'layer: hooks compute its weights, and filling in calls none; make pruning permanent first'
+        )
     with torch.inference_mode(), torch.autocast(z.device.type, enabled=False):
         tensors = [(l.weight, l.bias) for l in layer.net.stack()]
-        where = tuple(n for pair in tensors for t in pair for n in (t.data_ptr(), *t.stride()))
-        key, keep = (way, size, len(z), z.dtype, where), layer.net.complete and sum(len(bias) for _, bias in tensors)*len(z) < 2**20
-        if key not in layer.rooms and (len(layer.rooms) > 2 or any(k[-1] != where for k in list(layer.rooms))): layer.rooms.clear()
+        where = tuple(
+            n for pair in tensors for t in pair for n in (t.data_ptr(), *t.stride())
+        )
+        key, keep = (
+            (way, size, len(z), z.dtype, where),
+            layer.net.complete
+            and sum(len(bias) for _, bias in tensors) * len(z) < 2**20,
+        )
+        if key not in layer.rooms and (
+            len(layer.rooms) > 2 or any(k[-1] != where for k in list(layer.rooms))
+        ):
+            layer.rooms.clear()
         idle = layer.rooms.setdefault(key, []) if keep else []
-        try: room = idle.pop()
-        except IndexError: room = Room(layer.net, tensors, size, len(z), way is by_steps)
-        for h, b in zip(room.h, room.biases): h.copy_(b.expand_as(h))
-        if told is not None: room.h[0] += told.T
+        try:
+            room = idle.pop()
+        except IndexError:
+            room = Room(layer.net, tensors, size, len(z), way is by_steps)
+        for h, b in zip(room.h, room.biases):
+            h.copy_(b.expand_as(h))
+        if told is not None:
+            room.h[0] += told.T
         act, log_d = IN_PLACE[type(layer.net.act)], []
         for block, u in zip(room.blocks, z.T.contiguous().split(size)):
-            for w, v, h in block.before: h.addmm_(w, v)
+            for w, v, h in block.before:
+                h.addmm_(w, v)
             log_d.append(way(layer, block, u, act))
-        x, log_d, finite = room.x.T.clone(), torch.cat(log_d).T.clone(), way is by_steps or bool(room.x.isfinite().all())
+        x, log_d, finite = (
+            room.x.T.clone(),
+            torch.cat(log_d).T.clone(),
+            way is by_steps or bool(room.x.isfinite().all()),
+        )
         idle.append(room)
-    if not finite: return fill_in(layer, z, told, by_steps, size)  # a guess that overflowed can spoil its block
+    if not finite:
+        return fill_in(
+            layer, z, told, by_steps, size
+        )  # a guess that overflowed can spoil its block
     return x.clone(), log_d.clone()  # no longer inference tensors
 
 # %% ../nbs/10_autoregressive.ipynb #e3cc9dcf
@@ -186,12 +289,27 @@ class Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_x, grad_log_d):
-        if torch.is_grad_enabled(): raise RuntimeError('the gradient of a solution has no gradient of its own here; for second derivatives use by_loop')
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                'the gradient of a solution has no gradient of its own here; for second derivatives use by_loop'
+            )
         x, out, log_d = ctx.graph
-        adjoint, rest = grad_x, log_d.requires_grad  # a volume-preserving map has constant log-derivatives
+        adjoint, rest = (
+            grad_x,
+            log_d.requires_grad,
+        )  # a volume-preserving map has constant log-derivatives
         for _ in range(x.shape[-1]):
-            new = grad_x + torch.autograd.grad((out, log_d)[:1 + rest], x, (adjoint, grad_log_d)[:1 + rest], retain_graph=True)[0]
-            if torch.equal(new, adjoint): break
+            new = (
+                grad_x
+                + torch.autograd.grad(
+                    (out, log_d)[: 1 + rest],
+                    x,
+                    (adjoint, grad_log_d)[: 1 + rest],
+                    retain_graph=True,
+                )[0]
+            )
+            if torch.equal(new, adjoint):
+                break
             adjoint = new
         return None, adjoint, grad_log_d
 
@@ -202,14 +320,27 @@ def maf(
     layers: int = 5,  # Number of autoregressive layers, with alternating order
     hidden: tuple = (64, 64),  # Widths of each layer's hidden layers
     activation: str = 'relu',  # 'relu', 'tanh' or 'silu'
-    bound: float | None = 3.,  # Largest |log-scale| of one layer, in nats per coordinate; None for no bound
+    bound: float
+    | None = 3.0,  # Largest |log-scale| of one layer, in nats per coordinate; None for no bound
     context_dim: int = 0,  # Length of the context, 0 for none
     standardize: bool = True,  # End in `Standardize`, whose statistics `fit` takes from the data
-    order: list | None = None,  # Order of the coordinates in the layer next to the data; the next one goes the other way
+    order: list
+    | None = None,  # Order of the coordinates in the layer next to the data; the next one goes the other way
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     "Masked autoregressive flow (Papamakarios et al. 2017): density in one pass per layer, samples by `fill_in`."
-    if layers < 1: raise ValueError(f'layers: expected at least 1, got {layers}')
+    if layers < 1:
+        raise ValueError(f'layers: expected at least 1, got {layers}')
     order = list(range(dim)) if order is None else list(order)
     ways = [order if (layers - i) % 2 else order[::-1] for i in range(layers)]
-    stack = [Autoregressive(dim, Affine(bound), hidden=hidden, activation=activation, context_dim=context_dim, order=way) for way in ways]
+    stack = [
+        Autoregressive(
+            dim,
+            Affine(bound),
+            hidden=hidden,
+            activation=activation,
+            context_dim=context_dim,
+            order=way,
+        )
+        for way in ways
+    ]
     return Flow(StandardNormal(dim), Compose(*stack, *data_end(dim, standardize)))

@@ -23,6 +23,7 @@ class BijectionError(AssertionError):
 @dataclass(frozen=True)
 class BijectionReport:
     "The largest errors that `check_bijection` saw."
+
     round_trip: float  # |g(f(z)) − z| and |f(g(x)) − x|, relative to max(1, |·|)
     log_det: float  # |claimed − slogdet of the autodiff Jacobian|, nats
     derivative: float  # |J v − central difference|, relative
@@ -32,15 +33,22 @@ class BijectionReport:
 def _jacobian(fn, x):
     "Value, claimed log-determinant and full Jacobian of `fn` at one event `x`, as a flat map."
     y, log_det = fn(x)
-    def flat(v): return fn(v.reshape(x.shape))[0].flatten()
-    try: J = torch.autograd.functional.jacobian(flat, x.flatten(), vectorize=True)
-    except RuntimeError: J = torch.autograd.functional.jacobian(flat, x.flatten())
+
+    def flat(v):
+        return fn(v.reshape(x.shape))[0].flatten()
+
+    try:
+        J = torch.autograd.functional.jacobian(flat, x.flatten(), vectorize=True)
+    except RuntimeError:
+        J = torch.autograd.functional.jacobian(flat, x.flatten())
     return y, log_det, J
+
 
 def _difference(a, b):
     "Largest difference, relative to max(1, |b|); NaN and ∞ count as infinite."
-    if a.numel() == 0: return 0.
-    error = ((a - b).abs()/b.abs().clamp(min=1)).max().item()
+    if a.numel() == 0:
+        return 0.0
+    error = ((a - b).abs() / b.abs().clamp(min=1)).max().item()
     return error if math.isfinite(error) else math.inf
 
 # %% ../nbs/00b_check.ipynb #5dbf522a
@@ -50,24 +58,36 @@ def check_direction(
     context: Tensor | None,  # Their contexts, shape `(n, C)`
     name: str,  # Name of the direction, for messages
     tol: float,  # Largest error allowed
-) -> tuple[float, float]:  # Largest errors of the log-determinant (nats) and of the derivative
+) -> tuple[
+    float, float
+]:  # Largest errors of the log-determinant (nats) and of the derivative
     "Compare one direction's log-determinant with `slogdet` of its autodiff Jacobian, and that with differences."
-    worst, worst_slope, (y, log_det) = 0., 0., fn(x, context)
-    gen, step = torch.Generator().manual_seed(0), torch.finfo(x.dtype).eps**(1/3)
+    worst, worst_slope, (y, log_det) = 0.0, 0.0, fn(x, context)
+    gen, step = torch.Generator().manual_seed(0), torch.finfo(x.dtype).eps ** (1 / 3)
     for i, point in enumerate(x):
         c = None if context is None else context[i]
         y1, ld1, J = _jacobian(lambda u: fn(u, c), point)
         if _difference(y1, y[i]) > tol or _difference(ld1, log_det[i]) > tol:
-            raise BijectionError(f'{name}: point {i} gives another result alone than in its batch')
+            raise BijectionError(
+                f'{name}: point {i} gives another result alone than in its batch'
+            )
         worst = max(worst, _difference(ld1, torch.linalg.slogdet(J).logabsdet))
-        if worst > tol: raise BijectionError(f'{name}: log_det is {ld1.item():.6g}, but slogdet of the autodiff '
-                                             f'Jacobian is {torch.linalg.slogdet(J).logabsdet.item():.6g}')
+        if worst > tol:
+            raise BijectionError(
+                f'{name}: log_det is {ld1.item():.6g}, but slogdet of the autodiff '
+                f'Jacobian is {torch.linalg.slogdet(J).logabsdet.item():.6g}'
+            )
         v = torch.randn(point.shape, generator=gen, dtype=torch.float64).to(point)
-        v = v/v.norm()
-        slope = (fn(point + step*v, c)[0] - fn(point - step*v, c)[0]).flatten()/(2*step)
+        v = v / v.norm()
+        slope = (fn(point + step * v, c)[0] - fn(point - step * v, c)[0]).flatten() / (
+            2 * step
+        )
         worst_slope = max(worst_slope, _difference(slope, J @ v.flatten()))
-    if worst_slope > 1e3*step: raise BijectionError(f'{name}: the autodiff Jacobian disagrees with finite '
-                                                    f'differences by {worst_slope:.2g}: is the graph detached?')
+    if worst_slope > 1e3 * step:
+        raise BijectionError(
+            f'{name}: the autodiff Jacobian disagrees with finite '
+            f'differences by {worst_slope:.2g}: is the graph detached?'
+        )
     return worst, worst_slope
 
 # %% ../nbs/00b_check.ipynb #ce708b9a
@@ -75,25 +95,36 @@ def check_state(b: Bijection, z: Tensor, context: Tensor | None = None) -> None:
     "Raise `BijectionError` unless the state of `b` is complete: plain tensors, `deepcopy`, `state_dict`, `.to`."
     for name, m in b.named_modules():
         loose = [k for k, v in vars(m).items() if isinstance(v, Tensor)]
-        if loose: raise BijectionError(f'state: {name or type(b).__name__}.{loose[0]} is a plain tensor; register a buffer')
+        if loose:
+            raise BijectionError(
+                f'state: {name or type(b).__name__}.{loose[0]} is a plain tensor; register a buffer'
+            )
     want, twin = b(z, context)[0], copy.deepcopy(b)
     with torch.no_grad():
-        for t in twin.state_dict().values(): t.zero_()
+        for t in twin.state_dict().values():
+            t.zero_()
     twin.load_state_dict(b.state_dict())
-    if not torch.equal(twin(z, context)[0], want): raise BijectionError('state: another result after state_dict was loaded')
+    if not torch.equal(twin(z, context)[0], want):
+        raise BijectionError('state: another result after state_dict was loaded')
     other = torch.float32 if z.dtype == torch.float64 else torch.float64
-    x, log_det = twin.to(other)(z.to(other), None if context is None else context.to(other))
-    if (x.dtype, log_det.dtype) != (other, other): raise BijectionError(f'state: .to({other}) gives {x.dtype}, {log_det.dtype}')
+    x, log_det = twin.to(other)(
+        z.to(other), None if context is None else context.to(other)
+    )
+    if (x.dtype, log_det.dtype) != (other, other):
+        raise BijectionError(f'state: .to({other}) gives {x.dtype}, {log_det.dtype}')
 
 
 def check_gradients(b: Bijection, z: Tensor, context: Tensor | None = None) -> None:
     "Raise `BijectionError` unless both directions have finite gradients for input and parameters."
-    with torch.no_grad(): x, _ = b(z, context)
+    with torch.no_grad():
+        x, _ = b(z, context)
     for name, fn, u in [('forward', b, z), ('inverse', b.inverse, x)]:
         u = u.detach().requires_grad_()
         v, log_det = fn(u, context)
         params = [p for p in b.parameters() if p.requires_grad]
-        grads = torch.autograd.grad(v.square().sum() + log_det.sum(), [u, *params], allow_unused=True)
+        grads = torch.autograd.grad(
+            v.square().sum() + log_det.sum(), [u, *params], allow_unused=True
+        )
         if not all(torch.isfinite(g).all() for g in grads if g is not None):
             raise BijectionError(f'{name}: a gradient is not finite')
 
@@ -106,20 +137,41 @@ def check_bijection(
     max_points: int = 4,  # At how many points the full Jacobian is taken
 ) -> BijectionReport:  # The largest errors seen
     "Verify that `b` is a bijection with honest log-determinants; raise `BijectionError` otherwise."
-    batch = z.shape[:z.dim() - b.event_dim]
+    batch = z.shape[: z.dim() - b.event_dim]
     x, log_det = b(z, context)
     z2, log_det2 = b.inverse(x, context)
     for name, value, ld in [('forward', x, log_det), ('inverse', z2, log_det2)]:
-        if ld.shape != batch: raise BijectionError(f'{name}: log_det has shape {tuple(ld.shape)}, expected the batch shape {tuple(batch)}')
-        if value.dtype != z.dtype: raise BijectionError(f'{name}: {z.dtype} in, {value.dtype} out')
-    if z2.shape != z.shape: raise BijectionError(f'inverse: shape {tuple(z2.shape)}, expected {tuple(z.shape)}')
+        if ld.shape != batch:
+            raise BijectionError(
+                f'{name}: log_det has shape {tuple(ld.shape)}, expected the batch shape {tuple(batch)}'
+            )
+        if value.dtype != z.dtype:
+            raise BijectionError(f'{name}: {z.dtype} in, {value.dtype} out')
+    if z2.shape != z.shape:
+        raise BijectionError(
+            f'inverse: shape {tuple(z2.shape)}, expected {tuple(z.shape)}'
+        )
     trip = max(_difference(z2, z), _difference(b(z2, context)[0], x))
-    if trip > tol: raise BijectionError(f'round trip: g(f(z)) or f(g(x)) is off by {trip:.2g}, allowed {tol:.2g}')
+    if trip > tol:
+        raise BijectionError(
+            f'round trip: g(f(z)) or f(g(x)) is off by {trip:.2g}, allowed {tol:.2g}'
+        )
 
-    flat_z, flat_x = z.reshape(-1, *z.shape[len(batch):])[:max_points], x.reshape(-1, *x.shape[len(batch):])[:max_points]
-    flat_c = None if context is None else context.expand(*batch, -1).reshape(-1, context.shape[-1])[:max_points]
-    errors = [check_direction(fn, u.detach(), flat_c, name, tol)
-              for name, fn, u in [('forward', b, flat_z), ('inverse', b.inverse, flat_x)]]
+    flat_z, flat_x = (
+        z.reshape(-1, *z.shape[len(batch) :])[:max_points],
+        x.reshape(-1, *x.shape[len(batch) :])[:max_points],
+    )
+    flat_c = (
+        None
+        if context is None
+        else context.expand(*batch, -1).reshape(-1, context.shape[-1])[:max_points]
+    )
+    errors = [
+        check_direction(fn, u.detach(), flat_c, name, tol)
+        for name, fn, u in [('forward', b, flat_z), ('inverse', b.inverse, flat_x)]
+    ]
     check_gradients(b, z, context)
     check_state(b, z, context)
-    return BijectionReport(trip, max(e[0] for e in errors), max(e[1] for e in errors), len(flat_z))
+    return BijectionReport(
+        trip, max(e[0] for e in errors), max(e[1] for e in errors), len(flat_z)
+    )

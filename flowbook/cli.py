@@ -6,7 +6,9 @@
 __all__ = ['Parser', 'make_parser', 'add_fit', 'do_fit', 'expect_seed', 'show', 'do_sample', 'do_score', 'do_info', 'main']
 
 # %% ../nbs/81_cli.ipynb #68929207
-import argparse, math, sys
+import argparse
+import math
+import sys
 from pathlib import Path
 
 import torch
@@ -19,31 +21,61 @@ from .train import Diverged
 # %% ../nbs/81_cli.ipynb #f682ae82
 class Parser(argparse.ArgumentParser):
     "An argument parser whose errors are one line."
-    def error(self, message): self.exit(2, f'flowbook: {message}; see `{self.prog} --help`\n')
+
+    def error(self, message):
+        self.exit(2, f'flowbook: {message}; see `{self.prog} --help`\n')
 
 
 def make_parser() -> Parser:
     "The command line: four verbs and their options."
     raw = argparse.RawDescriptionHelpFormatter
-    top = Parser('flowbook', formatter_class=raw, description='Flow-based generative models: fit, sample, score.', epilog='''start here:
+    top = Parser(
+        'flowbook',
+        formatter_class=raw,
+        description='Flow-based generative models: fit, sample, score.',
+        epilog='''start here:
   flowbook fit realnvp mnist10k         learn real handwritten digits, about a minute on two cores
   flowbook fit realnvp banana           learn a 2-D density whose entropy is known
   flowbook fit realnvp my.csv           learn the density of your own table, one example per row
   flowbook score runs/realnvp-mnist10k new.npy
-  flowbook sample runs/realnvp-mnist10k --out digits.png''')
-    verbs = top.add_subparsers(dest='verb', required=True, metavar='fit | sample | score | info', parser_class=Parser)
+  flowbook sample runs/realnvp-mnist10k --out digits.png''',
+    )
+    verbs = top.add_subparsers(
+        dest='verb',
+        required=True,
+        metavar='fit | sample | score | info',
+        parser_class=Parser,
+    )
     add_fit(verbs)
-    run = dict(help='a folder that `fit` filled, or the name of a run that ships with the package')
+    run = dict(
+        help='a folder that `fit` filled, or the name of a run that ships with the package'
+    )
     p = verbs.add_parser('sample', help='draw samples from a run')
     p.add_argument('run', metavar='RUN', **run)
     p.add_argument('--n', type=int, default=64, help='how many (64)')
-    p.add_argument('--temperature', type=float, default=1., help="multiplies the base's standard deviation (1)")
+    p.add_argument(
+        '--temperature',
+        type=float,
+        default=1.0,
+        help="multiplies the base's standard deviation (1)",
+    )
     p.add_argument('--seed', type=int, default=0, help='seed of the draw (0)')
-    p.add_argument('--out', default='samples.png', help='file to write: .png, .npy or .csv (samples.png)')
+    p.add_argument(
+        '--out',
+        default='samples.png',
+        help='file to write: .png, .npy or .csv (samples.png)',
+    )
     p = verbs.add_parser('score', help='log-likelihood of data under a run')
     p.add_argument('run', metavar='RUN', **run)
-    p.add_argument('file', metavar='FILE', help='a .csv or .npy file, or a set of the book (its test part)')
-    p.add_argument('--out', help='also write the log-likelihood of each row, in nats, to this .csv file')
+    p.add_argument(
+        'file',
+        metavar='FILE',
+        help='a .csv or .npy file, or a set of the book (its test part)',
+    )
+    p.add_argument(
+        '--out',
+        help='also write the log-likelihood of each row, in nats, to this .csv file',
+    )
     p = verbs.add_parser('info', help='what a run is: model, data, command, results')
     p.add_argument('run', metavar='RUN', **run)
     return top
@@ -52,7 +84,11 @@ def make_parser() -> Parser:
 def add_fit(verbs) -> None:
     "The options of `flowbook fit`."
     raw = argparse.RawDescriptionHelpFormatter
-    p = verbs.add_parser('fit', help='train a flow and leave a folder with weights, record and pictures', formatter_class=raw, description=f'''Train a flow by maximum likelihood.
+    p = verbs.add_parser(
+        'fit',
+        help='train a flow and leave a folder with weights, record and pictures',
+        formatter_class=raw,
+        description=f'''Train a flow by maximum likelihood.
 
 MODEL  {', '.join(MODELS)}
 DATA   {', '.join(SETS)},
@@ -60,60 +96,139 @@ DATA   {', '.join(SETS)},
        Sets of points are split 8:1:1 into training, validation and test rows.
        mnist and fashion_mnist are read from $FLOWBOOK_DATA, or downloaded; the others come with the package.
 
-Options left out are chosen by the kind and size of the data and written to run.json.''')
+Options left out are chosen by the kind and size of the data and written to run.json.''',
+    )
     p.add_argument('model', metavar='MODEL')
     p.add_argument('data', metavar='DATA')
     p.add_argument('--out', help='folder to fill (runs/MODEL-DATA)')
     p.add_argument('--layers', type=int, help='coupling or autoregressive layers')
-    p.add_argument('--hidden', type=int, nargs='+', metavar='WIDTH', help='widths of the hidden layers of each conditioner')
-    p.add_argument('--activation', choices=['relu', 'tanh', 'silu'], help='between hidden layers')
+    p.add_argument(
+        '--hidden',
+        type=int,
+        nargs='+',
+        metavar='WIDTH',
+        help='widths of the hidden layers of each conditioner',
+    )
+    p.add_argument(
+        '--activation', choices=['relu', 'tanh', 'silu'], help='between hidden layers'
+    )
     p.add_argument('--scales', type=int, help='scales of realnvp-images and glow')
-    p.add_argument('--blocks', type=int, help='residual blocks of each of their conditioners')
-    p.add_argument('--bound', type=float, default=3., help='largest log-scale of one of their couplings (3)')
-    p.add_argument('--noise', choices=['uniform', 'learned'], default='uniform', help='dequantisation; learned is for the same two (uniform)')
-    p.add_argument('--labels', action='store_true', help='condition the same two on the class')
-    p.add_argument('--order', choices=['random', 'rows'], default='random', help='in which maf and iaf generate pixels (random)')
-    p.add_argument('--start', metavar='RUN', help='begin with the weights of a run of the same architecture')
-    p.add_argument('--bfloat16', action='store_true', help='train the networks in bfloat16; the results are measured in float32')
+    p.add_argument(
+        '--blocks', type=int, help='residual blocks of each of their conditioners'
+    )
+    p.add_argument(
+        '--bound',
+        type=float,
+        default=3.0,
+        help='largest log-scale of one of their couplings (3)',
+    )
+    p.add_argument(
+        '--noise',
+        choices=['uniform', 'learned'],
+        default='uniform',
+        help='dequantisation; learned is for the same two (uniform)',
+    )
+    p.add_argument(
+        '--labels', action='store_true', help='condition the same two on the class'
+    )
+    p.add_argument(
+        '--order',
+        choices=['random', 'rows'],
+        default='random',
+        help='in which maf and iaf generate pixels (random)',
+    )
+    p.add_argument(
+        '--start',
+        metavar='RUN',
+        help='begin with the weights of a run of the same architecture',
+    )
+    p.add_argument(
+        '--bfloat16',
+        action='store_true',
+        help='train the networks in bfloat16; the results are measured in float32',
+    )
     p.add_argument('--epochs', type=int, help='passes over the training part')
     p.add_argument('--batch-size', type=int, help='examples per step')
     p.add_argument('--lr', type=float, help='peak learning rate of AdamW')
     p.add_argument('--warmup', type=int, help='steps of linear warm-up')
-    p.add_argument('--weight-decay', type=float, default=0., help='decay of AdamW (0)')
-    p.add_argument('--ema', type=float, help='decay of the moving average of the weights')
-    p.add_argument('--patience', type=int, help='stop after this many epochs without progress')
+    p.add_argument('--weight-decay', type=float, default=0.0, help='decay of AdamW (0)')
+    p.add_argument(
+        '--ema', type=float, help='decay of the moving average of the weights'
+    )
+    p.add_argument(
+        '--patience', type=int, help='stop after this many epochs without progress'
+    )
     p.add_argument('--seed', type=int, default=0, help='seed of everything random (0)')
     p.add_argument('--device', help="'cpu' or 'cuda'; CUDA is taken when there is one")
     p.add_argument('--threads', type=int, help='CPU threads')
-    p.add_argument('--half', action='store_true', help='store the weights in half precision; the results are measured with them')
-    p.add_argument('--bits', type=int, help='round the stored weights to so many significant binary digits; the results are measured with them')
-    p.add_argument('--resume', action='store_true', help='go on from the checkpoint of an interrupted run')
+    p.add_argument(
+        '--half',
+        action='store_true',
+        help='store the weights in half precision; the results are measured with them',
+    )
+    p.add_argument(
+        '--bits',
+        type=int,
+        help='round the stored weights to so many significant binary digits; the results are measured with them',
+    )
+    p.add_argument(
+        '--resume',
+        action='store_true',
+        help='go on from the checkpoint of an interrupted run',
+    )
 
 # %% ../nbs/81_cli.ipynb #89b766d9
 def do_fit(a) -> None:
     "`flowbook fit`"
     for name in ['layers', 'scales', 'epochs', 'batch_size', 'threads', 'bits']:
-        if (value := getattr(a, name)) is not None and value < 1: raise ValueError(f'--{name.replace("_", "-")}: expected at least 1, got {value}')
-    if a.hidden and min(a.hidden) < 1: raise ValueError(f'--hidden: expected widths of at least 1, got {a.hidden}')
-    if a.model not in MODELS: raise ValueError(f"MODEL: expected one of {', '.join(MODELS)}, got {a.model!r}")
-    if a.device and a.device.startswith('cuda') and not torch.cuda.is_available(): raise ValueError('--device: no CUDA device here; use cpu')
-    ranges = dict(lr=lambda v: 0 < v < math.inf, weight_decay=lambda v: v >= 0, ema=lambda v: 0 <= v < 1, patience=lambda v: v >= 1, warmup=lambda v: v >= 0)
+        if (value := getattr(a, name)) is not None and value < 1:
+            raise ValueError(
+                f'--{name.replace("_", "-")}: expected at least 1, got {value}'
+            )
+    if a.hidden and min(a.hidden) < 1:
+        raise ValueError(f'--hidden: expected widths of at least 1, got {a.hidden}')
+    if a.model not in MODELS:
+        raise ValueError(f"MODEL: expected one of {', '.join(MODELS)}, got {a.model!r}")
+    if a.device and a.device.startswith('cuda') and not torch.cuda.is_available():
+        raise ValueError('--device: no CUDA device here; use cpu')
+    ranges = dict(
+        lr=lambda v: 0 < v < math.inf,
+        weight_decay=lambda v: v >= 0,
+        ema=lambda v: 0 <= v < 1,
+        patience=lambda v: v >= 1,
+        warmup=lambda v: v >= 0,
+    )
     for name, ok in ranges.items():
-        if (value := getattr(a, name)) is not None and not ok(value): raise ValueError(f'--{name.replace("_", "-")} ({name}): out of range, got {value}')
+        if (value := getattr(a, name)) is not None and not ok(value):
+            raise ValueError(
+                f'--{name.replace("_", "-")} ({name}): out of range, got {value}'
+            )
     expect_seed(a.seed)
-    try: torch.empty(0, device=a.device)
-    except (RuntimeError, AssertionError): raise ValueError(f'--device: expected cpu or cuda, got {a.device!r}') from None
-    if a.threads: torch.set_num_threads(a.threads)
+    try:
+        torch.empty(0, device=a.device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f'--device: expected cpu or cuda, got {a.device!r}') from None
+    if a.threads:
+        torch.set_num_threads(a.threads)
     out = Path(a.out or f'runs/{a.model}-{Path(a.data).stem}')
-    job = Job(**{k: getattr(a, k) for k in 'model data layers hidden activation scales blocks bound noise labels order start bfloat16 epochs batch_size lr warmup weight_decay ema patience seed device'.split()})
+    job = Job(
+        **{
+            k: getattr(a, k)
+            for k in 'model data layers hidden activation scales blocks bound noise labels order start bfloat16 epochs batch_size lr warmup weight_decay ema patience seed device'.split()
+        }
+    )
     record = train(job, out, resume=a.resume, half=a.half, bits=a.bits)
-    for m in record['metrics']: print(show(m))
-    print(f'samples: {out/"samples.png"}   loss curve: {out/"loss.png"}   record: {out/"run.json"}')
+    for m in record['metrics']:
+        print(show(m))
+    print(
+        f'samples: {out / "samples.png"}   loss curve: {out / "loss.png"}   record: {out / "run.json"}'
+    )
 
 
 def expect_seed(seed: int) -> None:
     "Raise `ValueError` for a seed that the generator cannot take."
-    if not 0 <= seed < 2**40: raise ValueError(f'--seed: expected 0 to 2^40 - 1, got {seed}')
+    if not 0 <= seed < 2**40:
+        raise ValueError(f'--seed: expected 0 to 2^40 - 1, got {seed}')
 
 
 def show(m: dict) -> str:
@@ -132,25 +247,41 @@ def do_score(a) -> None:
     "`flowbook score`"
     result = score_file(a.run, a.file)
     error = '' if result['error'] is None else f" ± {result['error']:.4f}"
-    print(f"{result['mean']:.4f}{error} {result['unit']} (mean negative log-likelihood, n = {result['n']:,})")
+    print(
+        f"{result['mean']:.4f}{error} {result['unit']} (mean negative log-likelihood, n = {result['n']:,})"
+    )
     if a.out:
-        write_bytes(a.out, ('log_prob_nats\n' + ''.join(f'{v:.6f}\n' for v in result['rows'].tolist())).encode())
+        write_bytes(
+            a.out,
+            (
+                'log_prob_nats\n'
+                + ''.join(f'{v:.6f}\n' for v in result['rows'].tolist())
+            ).encode(),
+        )
 
 
 def do_info(a) -> None:
     "`flowbook info`"
     flow, record = read_run(a.run)
     job = ' '.join(f'{k}={v}' for k, v in record['job'].items() if v is not None)
-    print(f"{record['model']} on {record['data']}: {record['parameters']:,} parameters, {record['seconds']:.0f} s, {record['finished']}")
-    print(f"settings: {job}\nmachine: {', '.join(f'{k} {v}' for k, v in record['hardware'].items() if v is not None)}\nsizes: {record['sizes']}")
-    for m in record['metrics']: print(show(m))
+    print(
+        f"{record['model']} on {record['data']}: {record['parameters']:,} parameters, {record['seconds']:.0f} s, {record['finished']}"
+    )
+    print(
+        f"settings: {job}\nmachine: {', '.join(f'{k} {v}' for k, v in record['hardware'].items() if v is not None)}\nsizes: {record['sizes']}"
+    )
+    for m in record['metrics']:
+        print(show(m))
     print(flow)
 
 # %% ../nbs/81_cli.ipynb #b38feaf3
 def main(argv: list | None = None) -> int:
     "The command `flowbook`; returns the exit status: 0, 2 for a mistake in what was asked, 1 for a run that failed."
     args = make_parser().parse_args(argv)
-    try: {'fit': do_fit, 'sample': do_sample, 'score': do_score, 'info': do_info}[args.verb](args)
+    try:
+        {'fit': do_fit, 'sample': do_sample, 'score': do_score, 'info': do_info}[
+            args.verb
+        ](args)
     except (ValueError, DataError, OSError) as e:
         print('flowbook: ' + ' '.join(str(e).split()), file=sys.stderr)
         return 2
@@ -158,10 +289,14 @@ def main(argv: list | None = None) -> int:
         print(f'flowbook: {e}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('\nflowbook: interrupted; the last complete epoch is kept, go on with the same command and --resume', file=sys.stderr)
+        print(
+            '\nflowbook: interrupted; the last complete epoch is kept, go on with the same command and --resume',
+            file=sys.stderr,
+        )
         return 130
     return 0
 
 # %% ../nbs/81_cli.ipynb #ce34ac55
 #| eval: false
-if __name__ == '__main__': sys.exit(main())
+if __name__ == '__main__':
+    sys.exit(main())

@@ -27,18 +27,23 @@ class Bijection(Described, nn.Module):
 
     A subclass defines `forward` and `inverse`; each takes and returns events of shape `(..., *event)`
     and a log-determinant in nats of shape `(...)`. `check_bijection` verifies it."""
+
     event_dim = 1  # how many trailing dimensions form one event
 
-    def forward(self,
+    def forward(
+        self,
         z: Tensor,  # Latent points, shape `(..., *event)`
-        context: Tensor | None = None,  # What the map is conditioned on, shape `(..., C)`
+        context: Tensor
+        | None = None,  # What the map is conditioned on, shape `(..., C)`
     ) -> tuple[Tensor, Tensor]:  # `x = f(z)` and `log|det ∂x/∂z|`, shape `(...)`
         "The generative direction, the left half of Eq. (eq-contract)."
         raise NotImplementedError(f'{type(self).__name__} defines no forward')
 
-    def inverse(self,
+    def inverse(
+        self,
         x: Tensor,  # Data points, shape `(..., *event)`
-        context: Tensor | None = None,  # What the map is conditioned on, shape `(..., C)`
+        context: Tensor
+        | None = None,  # What the map is conditioned on, shape `(..., C)`
     ) -> tuple[Tensor, Tensor]:  # `z = g(x)` and `log|det ∂z/∂x|`, shape `(...)`
         "The normalising direction, the right half of Eq. (eq-contract)."
         raise NotImplementedError(f'{type(self).__name__} defines no inverse')
@@ -75,10 +80,12 @@ def expect_event(
 ) -> None:
     "Raise `ValueError` unless the trailing dimensions of `x` are `shape`."
     shape = tuple(shape)
-    if tuple(x.shape[x.dim() - len(shape):]) != shape or x.dim() < len(shape):
+    if tuple(x.shape[x.dim() - len(shape) :]) != shape or x.dim() < len(shape):
         dims = ', '.join(map(str, shape))
-        raise ValueError(f'{name}: expected shape (..., {dims}), got {tuple(x.shape)}; '
-                         f'the last {len(shape)} dimension(s) are one event')
+        raise ValueError(
+            f'{name}: expected shape (..., {dims}), got {tuple(x.shape)}; '
+            f'the last {len(shape)} dimension(s) are one event'
+        )
 
 # %% ../nbs/00_core.ipynb #ddd23b09
 class Standardize(Bijection):
@@ -95,16 +102,19 @@ class Standardize(Bijection):
 
     def forward(self, z, context=None):
         expect_event(z, self.shape, 'z')
-        log_det = self.log_s.sum().expand(z.shape[:z.dim() - self.event_dim])  # Eq. (eq-standardize)
-        return self.mean + self.log_s.exp()*z, log_det
+        log_det = self.log_s.sum().expand(
+            z.shape[: z.dim() - self.event_dim]
+        )  # Eq. (eq-standardize)
+        return self.mean + self.log_s.exp() * z, log_det
 
     def inverse(self, x, context=None):
         expect_event(x, self.shape, 'x')
-        log_det = -self.log_s.sum().expand(x.shape[:x.dim() - self.event_dim])
-        return (x - self.mean)*(-self.log_s).exp(), log_det
+        log_det = -self.log_s.sum().expand(x.shape[: x.dim() - self.event_dim])
+        return (x - self.mean) * (-self.log_s).exp(), log_det
 
     def initialize(self, x, context=None):
-        if self.initialized: return
+        if self.initialized:
+            return
         s = x.std(0, correction=0)
         self.mean.copy_(x.mean(0))
         self.log_s.copy_(torch.where(s > 0, s, torch.ones_like(s)).log())
@@ -116,22 +126,24 @@ class Compose(Bijection):
 
     def __init__(self, *layers: Bijection):
         super().__init__()
-        if not layers: raise ValueError('layers: Compose needs at least one layer, got none')
+        if not layers:
+            raise ValueError('layers: Compose needs at least one layer, got none')
         self.layers = nn.ModuleList(layers)
         self.event_dim = layers[0].event_dim
 
     @property
-    def event_dim_out(self): return self.layers[-1].event_dim_out
+    def event_dim_out(self):
+        return self.layers[-1].event_dim_out
 
     def forward(self, z, context=None):
-        log_det = 0.
+        log_det = 0.0
         for f in self.layers:
             z, ld = f(z, context)
             log_det = log_det + ld
         return z, log_det
 
     def inverse(self, x, context=None):
-        log_det = 0.
+        log_det = 0.0
         for f in reversed(self.layers):
             x, ld = f.inverse(x, context)
             log_det = log_det + ld
@@ -143,11 +155,13 @@ class Compose(Bijection):
             x, _ = f.inverse(x, context)
 
     def output_shape(self, shape):
-        for f in self.layers: shape = f.output_shape(shape)
+        for f in self.layers:
+            shape = f.output_shape(shape)
         return tuple(shape)
 
     def input_shape(self, shape):
-        for f in reversed(self.layers): shape = f.input_shape(shape)
+        for f in reversed(self.layers):
+            shape = f.input_shape(shape)
         return tuple(shape)
 
 # %% ../nbs/00_core.ipynb #8866da70
@@ -159,12 +173,17 @@ class Invert(Bijection):
         self.layer, self.event_dim = layer, layer.event_dim_out
 
     @property
-    def event_dim_out(self): return self.layer.event_dim
+    def event_dim_out(self):
+        return self.layer.event_dim
 
-    def output_shape(self, shape): return self.layer.input_shape(shape)
+    def output_shape(self, shape):
+        return self.layer.input_shape(shape)
 
-    def forward(self, z, context=None): return self.layer.inverse(z, context)
-    def inverse(self, x, context=None): return self.layer.forward(x, context)
+    def forward(self, z, context=None):
+        return self.layer.inverse(z, context)
+
+    def inverse(self, x, context=None):
+        return self.layer.forward(x, context)
 
 # %% ../nbs/00_core.ipynb #2dec2016
 class Permute(Bijection):
@@ -174,7 +193,9 @@ class Permute(Bijection):
         super().__init__()
         self.order = [int(i) for i in order]
         if sorted(self.order) != list(range(len(self.order))):
-            raise ValueError(f'order: expected each of 0…{len(self.order) - 1} once, got {self.order[:8]}…')
+            raise ValueError(
+                f'order: expected each of 0…{len(self.order) - 1} once, got {self.order[:8]}…'
+            )
         index = torch.tensor(self.order)
         self.register_buffer('index', index)
         self.register_buffer('index_back', index.argsort())
@@ -187,7 +208,8 @@ class Permute(Bijection):
         expect_event(x, (len(self.order),), 'x')
         return x[..., self.index_back], x.new_zeros(x.shape[:-1])
 
-    def __repr__(self): return f'Permute({self.order if len(self.order) <= 8 else f"{len(self.order)} coordinates"})'
+    def __repr__(self):
+        return f'Permute({self.order if len(self.order) <= 8 else f"{len(self.order)} coordinates"})'
 
 # %% ../nbs/00_core.ipynb #40841945
 class Base(Described, nn.Module):
@@ -196,21 +218,29 @@ class Base(Described, nn.Module):
     def __init__(self, *event_shape: int):
         super().__init__()
         self.event_shape = tuple(event_shape)
-        self.register_buffer('zero', torch.zeros(()), persistent=False)  # knows device and dtype
+        self.register_buffer(
+            'zero', torch.zeros(()), persistent=False
+        )  # knows device and dtype
 
     def log_prob(self, z: Tensor) -> Tensor:
         "Log-density in nats, shape `(...)`, of points `z` of shape `(..., *event_shape)`; Eq. (eq-base)."
         expect_event(z, self.event_shape, 'z')
         return sum_event(self.log_density(z), len(self.event_shape))
 
-    def sample(self, shape: tuple = (), generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, shape: tuple = (), generator: torch.Generator | None = None
+    ) -> Tensor:
         "Draw points of shape `(*shape, *event_shape)`."
-        return self.draw((*shape, *self.event_shape), generator, self.zero.dtype, self.zero.device)
+        return self.draw(
+            (*shape, *self.event_shape), generator, self.zero.dtype, self.zero.device
+        )
 
 # %% ../nbs/00_core.ipynb #f5628365
 class StandardNormal(Base):
     "Independent standard normal coordinates, the left half of Eq. (eq-base)."
-    def log_density(self, z): return -0.5*(z*z + math.log(2*math.pi))
+
+    def log_density(self, z):
+        return -0.5 * (z * z + math.log(2 * math.pi))
 
     def draw(self, shape, generator, dtype, device):
         return torch.randn(shape, generator=generator, dtype=dtype, device=device)
@@ -218,11 +248,15 @@ class StandardNormal(Base):
 
 class StandardLogistic(Base):
     "Independent standard logistic coordinates (NICE, Dinh et al. 2014), the right half of Eq. (eq-base)."
-    def log_density(self, z): return -z.abs() - 2*F.softplus(-z.abs())
+
+    def log_density(self, z):
+        return -z.abs() - 2 * F.softplus(-z.abs())
 
     def draw(self, shape, generator, dtype, device):
         u = torch.rand(shape, generator=generator, dtype=dtype, device=device)
-        return torch.logit(u, eps=torch.finfo(dtype).tiny)  # u may be exactly 0, whose logit is −∞
+        return torch.logit(
+            u, eps=torch.finfo(dtype).tiny
+        )  # u may be exactly 0, whose logit is −∞
 
 # %% ../nbs/00_core.ipynb #a5c0ffe1
 def as_tensor(
@@ -234,7 +268,9 @@ def as_tensor(
         try:
             array = np.asarray(value)
         except (TypeError, ValueError, RuntimeError) as e:
-            raise ValueError(f'{name}: expected numbers in one block, got {e}') from None
+            raise ValueError(
+                f'{name}: expected numbers in one block, got {e}'
+            ) from None
         kind, size = array.dtype.kind, array.dtype.itemsize
         if kind not in 'biuf':
             raise ValueError(f'{name}: expected real numbers, got {array.dtype}')
@@ -253,6 +289,7 @@ def as_numbers(value, like: Tensor, name: str = 'x') -> Tensor:
 # %% ../nbs/00_core.ipynb #5373bc0a
 class Model(Described, nn.Module):
     "What `fit` can train: a generative model with an `event_shape`, a `loss` and a `sample` method."
+
     event_shape: tuple = ()  # shape of one example
     discrete = False  # True for a model of whole numbers, which `fit` passes on
 
@@ -262,14 +299,19 @@ class Model(Described, nn.Module):
         own = chain(self.parameters(), self.buffers())
         return next(t for t in own if t.is_floating_point())
 
-    def loss(self,
+    def loss(
+        self,
         x: Tensor,  # Data, shape `(n, *event_shape)`
         context: Tensor | None = None,  # What they are conditioned on, shape `(n, C)`
     ) -> Tensor:  # Loss of each example in nats, shape `(n,)`
         "What training minimises, one example at a time."
-        raise NotImplementedError(f'{type(self).__name__} has no loss of its own; pass loss=…')
+        raise NotImplementedError(
+            f'{type(self).__name__} has no loss of its own; pass loss=…'
+        )
 
-    def players(self) -> list:  # `(name, parameters, loss)` of each; `loss(model, x, context) -> (n,)`
+    def players(
+        self,
+    ) -> list:  # `(name, parameters, loss)` of each; `loss(model, x, context) -> (n,)`
         "Who is trained, in turn, on each batch: one player with all parameters, unless the model is a game."
         return [('model', list(self.parameters()), type(self).loss)]
 
@@ -327,7 +369,9 @@ def read(self: Model, x, context=None, shape: tuple | None = None, name: str = '
 def read_request(self: Model, shape, context, temperature: float = 1.0):
     "How many samples, as a batch shape, and a context of that batch shape."
     try:
-        shape = tuple(map(index, shape if isinstance(shape, (tuple, list)) else [shape]))
+        shape = tuple(
+            map(index, shape if isinstance(shape, (tuple, list)) else [shape])
+        )
     except TypeError:
         raise ValueError(f'shape: expected whole numbers, got {shape!r}') from None
     if any(n < 0 for n in shape):
@@ -345,7 +389,8 @@ def read_request(self: Model, shape, context, temperature: float = 1.0):
 
 
 @patch
-def _expect_context(self: Model, context): self.read_context(context)  # TEMPORARY
+def _expect_context(self: Model, context):
+    self.read_context(context)  # TEMPORARY
 
 
 @contextmanager
@@ -369,9 +414,11 @@ class Flow(Model):
         self.event_shape = bijection.output_shape(base.event_shape)
 
     @property
-    def like(self) -> Tensor: return self.base.zero
+    def like(self) -> Tensor:
+        return self.base.zero
 
-    def log_prob(self,
+    def log_prob(
+        self,
         x: Tensor,  # Data points, shape `(..., *event_shape)`, in any container
         context: Tensor | None = None,  # What they are conditioned on, shape `(..., C)`
     ) -> Tensor:  # Log-density in nats, shape `(...)`, in the model's dtype
@@ -388,32 +435,40 @@ class Flow(Model):
         "Let every layer choose its data-dependent start, from the data side to the latent side."
         self.bijection.initialize(x, context)
 
-    def sample_with_log_prob(self,
+    def sample_with_log_prob(
+        self,
         shape: tuple = (),  # How many samples, in front of the batch shape of `context`
-        context: Tensor | None = None,  # What the samples are conditioned on, shape `(..., C)`
-        temperature: float = 1.,  # Multiplies the base's standard deviation
+        context: Tensor
+        | None = None,  # What the samples are conditioned on, shape `(..., C)`
+        temperature: float = 1.0,  # Multiplies the base's standard deviation
         generator: torch.Generator | None = None,  # Source of randomness
-    ) -> tuple[Tensor, Tensor]:  # Samples, shape `(*shape, ..., *event_shape)`, and their log-density in nats
+    ) -> tuple[
+        Tensor, Tensor
+    ]:  # Samples, shape `(*shape, ..., *event_shape)`, and their log-density in nats
         "Draw samples and score them in one pass, with gradients."
         shape, context = self.read_request(shape, context, temperature)
         z = self.base.sample(shape, generator)
-        x, log_det = self.bijection(z*temperature, context)
-        log_t = math.log(temperature)*math.prod(self.base.event_shape)
+        x, log_det = self.bijection(z * temperature, context)
+        log_t = math.log(temperature) * math.prod(self.base.event_shape)
         return x, self.base.log_prob(z) - log_t - log_det
 
-    def rsample(self,
+    def rsample(
+        self,
         shape: tuple = (),  # How many samples, in front of the batch shape of `context`
-        context: Tensor | None = None,  # What the samples are conditioned on, `(..., C)`
-        temperature: float = 1.,  # Multiplies the base's standard deviation
+        context: Tensor
+        | None = None,  # What the samples are conditioned on, `(..., C)`
+        temperature: float = 1.0,  # Multiplies the base's standard deviation
         generator: torch.Generator | None = None,  # Source of randomness
     ) -> Tensor:  # Samples, shape `(*shape, ..., *event_shape)`
         "Samples that carry gradients."
         return self.sample_with_log_prob(shape, context, temperature, generator)[0]
 
-    def sample(self,
+    def sample(
+        self,
         shape: tuple = (),  # How many samples, in front of the batch shape of `context`
-        context: Tensor | None = None,  # What the samples are conditioned on, `(..., C)`
-        temperature: float = 1.,  # Multiplies the base's standard deviation
+        context: Tensor
+        | None = None,  # What the samples are conditioned on, `(..., C)`
+        temperature: float = 1.0,  # Multiplies the base's standard deviation
         generator: torch.Generator | None = None,  # Source of randomness
     ) -> Tensor:  # Samples, shape `(*shape, ..., *event_shape)`
         "Samples without gradients."
@@ -427,6 +482,7 @@ class Flow(Model):
 # %% ../nbs/00_core.ipynb #19156ebf
 class FlowDistribution(torch.distributions.Distribution):
     "A flow, given a context, as a `torch.distributions.Distribution`."
+
     arg_constraints, has_rsample = {}, True
 
     def __init__(self, flow: Flow, context: Tensor | None = None):
@@ -434,18 +490,29 @@ class FlowDistribution(torch.distributions.Distribution):
         batch = torch.Size() if context is None else self.context.shape[:-1]
         super().__init__(batch, torch.Size(flow.event_shape), validate_args=False)
 
-    def log_prob(self, value): return self.flow.log_prob(value, self.context)
-    def rsample(self, sample_shape=()): return self.flow.rsample(sample_shape, self.context)
-    def sample(self, sample_shape=()): return self.flow.sample(sample_shape, self.context)
+    def log_prob(self, value):
+        return self.flow.log_prob(value, self.context)
+
+    def rsample(self, sample_shape=()):
+        return self.flow.rsample(sample_shape, self.context)
+
+    def sample(self, sample_shape=()):
+        return self.flow.sample(sample_shape, self.context)
 
 # %% ../nbs/00_core.ipynb #6c55dcd8
 @patch
-def trace(self: Flow, z: Tensor, context: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+def trace(
+    self: Flow, z: Tensor, context: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     "Yield `(z_k, log|det ∂z_k/∂z|)` for k = 0…K: every state between the base and the data."
     z, context = self.read(z, context, self.base.event_shape, 'z')
-    log_det = z.new_zeros(z.shape[:z.dim() - len(self.base.event_shape)])
+    log_det = z.new_zeros(z.shape[: z.dim() - len(self.base.event_shape)])
     yield z, log_det
-    layers = self.bijection.layers if isinstance(self.bijection, Compose) else [self.bijection]
+    layers = (
+        self.bijection.layers
+        if isinstance(self.bijection, Compose)
+        else [self.bijection]
+    )
     for f in layers:
         z, ld = f(z, context)
         log_det = log_det + ld

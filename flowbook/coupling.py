@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from flowbook.core import (
-    Bijection, Compose, Flow, Invert, Permute, StandardLogistic, StandardNormal, Standardize, expect_event, sum_event,
+    Bijection,
+    Compose,
+    Flow,
+    Invert,
+    Permute,
+    Standardize,
+    StandardLogistic,
+    StandardNormal,
+    expect_event,
+    sum_event,
 )
 from .described import Described
 from .nets import MLP, ConvNet, expect_image
@@ -18,9 +27,11 @@ from .nets import MLP, ConvNet, expect_image
 # %% ../nbs/06_coupling.ipynb #2e38d2fe
 class Additive(Described):
     "The elementwise map `v = u + t`, whose derivative is 1; one parameter per coordinate, Eq. (eq-additive)."
+
     n_params = 1  # numbers that the conditioner gives per coordinate
 
-    def forward(self,
+    def forward(
+        self,
         u: Tensor,  # Coordinates to change, shape `(..., n)`
         params: Tensor,  # Their parameters, shape `(..., n, n_params)`
     ) -> tuple[Tensor, Tensor]:  # `v` and `log|dv/du|`, both of shape `(..., n)`
@@ -38,7 +49,8 @@ class Coupling(Bijection):
     With `flip=False` the first `size//2` coordinates pass through and the rest change; with `flip=True` it is the
     other way round. On images, `axis=-3`, the halves are channels, and the network sees neighbouring pixels."""
 
-    def __init__(self,
+    def __init__(
+        self,
         size: int,  # Coordinates of a vector, or channels of an image, at least 2
         elementwise: Described,  # `forward(u, params)`, `inverse(v, params)` and `n_params`, such as `Additive()`
         net: nn.Module | None = None,  # Your own conditioner, Eq. (eq-protocol)
@@ -56,15 +68,22 @@ class Coupling(Bijection):
                 f'got {size}; for one coordinate use DiagScale or Standardize, for one '
                 'channel squeeze first, or use CheckerboardCoupling'
             )
-        self.size, self.elementwise, self.axis, self.flip = size, elementwise, axis, flip
+        self.size, self.elementwise, self.axis, self.flip = (
+            size,
+            elementwise,
+            axis,
+            flip,
+        )
         self.event_dim = -axis
-        self.sizes = [size//2, size - size//2]
+        self.sizes = [size // 2, size - size // 2]
         n_changed, n_read = self.sizes if flip else self.sizes[::-1]
         if net is None:
             kind = MLP if axis == -1 else ConvNet
             net = kind(n_read, (n_changed, elementwise.n_params), **options)
         elif options:
-            raise ValueError(f'{next(iter(options))}: is an option of the default network, but net is given')
+            raise ValueError(
+                f'{next(iter(options))}: is an option of the default network, but net is given'
+            )
         self.net = net
 
     def forward(self, z, context=None):
@@ -79,7 +98,11 @@ class Coupling(Bijection):
         first, second = u.split(self.sizes, self.axis)
         read, changed = (second, first) if self.flip else (first, second)
         params = self.net(read, context)
-        expect_event(params, (*changed.shape[self.axis:], self.elementwise.n_params), 'the output of net')
+        expect_event(
+            params,
+            (*changed.shape[self.axis :], self.elementwise.n_params),
+            'the output of net',
+        )
         changed, log_det = direction(changed, params)
         halves = [changed, read] if self.flip else [read, changed]
         return torch.cat(halves, self.axis), sum_event(log_det, self.event_dim)
@@ -102,21 +125,24 @@ class DiagScale(Bijection):
 
     def forward(self, z, context=None):
         expect_event(z, (self.dim,), 'z')
-        return z*self.log_s.exp(), self.log_s.sum().expand(z.shape[:-1])
+        return z * self.log_s.exp(), self.log_s.sum().expand(z.shape[:-1])
 
     def inverse(self, x, context=None):
         expect_event(x, (self.dim,), 'x')
-        return x*(-self.log_s).exp(), -self.log_s.sum().expand(x.shape[:-1])
+        return x * (-self.log_s).exp(), -self.log_s.sum().expand(x.shape[:-1])
 
 # %% ../nbs/06_coupling.ipynb #0c1b1234
 def data_end(
     dim: int,  # Length of an event
     standardize: bool = True,  # End in `Standardize(dim)`
-    order: list | None = None,  # Coordinates of x in the order in which the layers below see them
+    order: list
+    | None = None,  # Coordinates of x in the order in which the layers below see them
 ) -> list:  # Layers to put at the data end of a flow, perhaps none
     "The layers between a stack of couplings and the data: a reordering of coordinates and their units."
     if order is not None and len(order) != dim:
-        raise ValueError(f'order: expected {dim} coordinates, each of 0…{dim - 1} once, got {len(order)}')
+        raise ValueError(
+            f'order: expected {dim} coordinates, each of 0…{dim - 1} once, got {len(order)}'
+        )
     reorder = [] if order is None else [Invert(Permute([int(i) for i in order]))]
     return reorder + ([Standardize(dim)] if standardize else [])
 
@@ -134,11 +160,28 @@ def nice(
     base: str = 'logistic',  # 'logistic', as published, or 'normal'
     context_dim: int = 0,  # Length of the context, 0 for none
     standardize: bool = True,  # End in `Standardize`, whose statistics `fit` takes from the data
-    order: list | None = None,  # Coordinates of x in the order the couplings see them: `order[:dim//2]` is their first block
+    order: list
+    | None = None,  # Coordinates of x in the order the couplings see them: `order[:dim//2]` is their first block
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     "NICE (Dinh et al. 2014): additive couplings with alternating blocks, between a diagonal scale and the data."
-    if base not in bases: raise ValueError(f'base: expected one of {", ".join(bases)}, got {base!r}')
-    couplings = [Coupling(dim, Additive(), hidden=hidden, activation=activation, context_dim=context_dim, flip=i % 2 == 1)
-                 for i in range(layers)]
-    return Flow(bases[base](dim), Compose(*([DiagScale(dim)] if scale else []), *couplings,
-                                          *data_end(dim, standardize, order)))
+    if base not in bases:
+        raise ValueError(f'base: expected one of {", ".join(bases)}, got {base!r}')
+    couplings = [
+        Coupling(
+            dim,
+            Additive(),
+            hidden=hidden,
+            activation=activation,
+            context_dim=context_dim,
+            flip=i % 2 == 1,
+        )
+        for i in range(layers)
+    ]
+    return Flow(
+        bases[base](dim),
+        Compose(
+            *([DiagScale(dim)] if scale else []),
+            *couplings,
+            *data_end(dim, standardize, order),
+        ),
+    )

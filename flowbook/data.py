@@ -6,7 +6,11 @@
 __all__ = ['MNIST10K', 'DataError', 'read_idx', 'expect_split', 'mnist10k', 'data_root', 'mnist', 'fashion_mnist', 'read_table']
 
 # %% ../nbs/91_data.ipynb #22ecac6d
-import csv, gzip, hashlib, math, os
+import csv
+import gzip
+import hashlib
+import math
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,8 +24,15 @@ class DataError(RuntimeError):
 
 
 MNIST10K = {  # the official test files, unchanged: name and SHA-256
-    'images': ('t10k-images-idx3-ubyte.gz', '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6'),
-    'labels': ('t10k-labels-idx1-ubyte.gz', 'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6')}
+    'images': (
+        't10k-images-idx3-ubyte.gz',
+        '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
+    ),
+    'labels': (
+        't10k-labels-idx1-ubyte.gz',
+        'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6',
+    ),
+}
 
 
 def read_idx(
@@ -29,29 +40,45 @@ def read_idx(
     name: str = 'idx',  # What messages call it
 ) -> Tensor:  # The array it holds, uint8
     "Read an idx file of bytes: the numbers 0, 0, 8 and the rank, then the sizes as big-endian 32-bit numbers."
-    if len(data) < 4 or data[:3] != b'\x00\x00\x08': raise DataError(f'{name}: not an idx file of bytes; its first bytes are {data[:4].hex()}')
-    start = 4 + 4*data[3]
-    shape = [int.from_bytes(data[i:i + 4], 'big') for i in range(4, start, 4)]
-    if len(data) != start + math.prod(shape): raise DataError(f'{name}: header says {shape}, but {len(data) - start} bytes follow')
+    if len(data) < 4 or data[:3] != b'\x00\x00\x08':
+        raise DataError(
+            f'{name}: not an idx file of bytes; its first bytes are {data[:4].hex()}'
+        )
+    start = 4 + 4 * data[3]
+    shape = [int.from_bytes(data[i : i + 4], 'big') for i in range(4, start, 4)]
+    if len(data) != start + math.prod(shape):
+        raise DataError(
+            f'{name}: header says {shape}, but {len(data) - start} bytes follow'
+        )
     return torch.frombuffer(bytearray(data[start:]), dtype=torch.uint8).reshape(shape)
 
 # %% ../nbs/91_data.ipynb #9487fb20
 def expect_split(split: str) -> None:
     "Raise `ValueError` unless `split` is one of the three names that every data set of the book has."
-    if split not in ('train', 'valid', 'test'): raise ValueError(f"split: expected 'train', 'valid' or 'test', got {split!r}")
+    if split not in ('train', 'valid', 'test'):
+        raise ValueError(f"split: expected 'train', 'valid' or 'test', got {split!r}")
 
 
 def mnist10k(
     split: str = 'train',  # 'train' (8,000 images), 'valid' (1,000) or 'test' (1,000)
-) -> tuple[Tensor, Tensor]:  # Images, uint8 of shape (n, 1, 28, 28), and labels, int64 of shape (n,)
+) -> tuple[
+    Tensor, Tensor
+]:  # Images, uint8 of shape (n, 1, 28, 28), and labels, int64 of shape (n,)
     "The 10,000 images of MNIST's official test file, in a split of our own; never comparable with results on full MNIST."
     expect_split(split)
     loaded = []
     for name, digest in MNIST10K.values():
         path = files('flowbook').joinpath('assets', 'mnist10k', name)
-        try: raw = path.read_bytes()
-        except OSError as e: raise DataError(f'{path}: cannot be read ({e}); install flowbook again') from e
-        if hashlib.sha256(raw).hexdigest() != digest: raise DataError(f'{path}: not the official file (SHA-256 differs); install flowbook again')
+        try:
+            raw = path.read_bytes()
+        except OSError as e:
+            raise DataError(
+                f'{path}: cannot be read ({e}); install flowbook again'
+            ) from e
+        if hashlib.sha256(raw).hexdigest() != digest:
+            raise DataError(
+                f'{path}: not the official file (SHA-256 differs); install flowbook again'
+            )
         loaded.append(read_idx(gzip.decompress(raw), name))
     part = torch.arange(10_000) % 10
     keep = {'train': part < 8, 'valid': part == 8, 'test': part == 9}[split]
@@ -60,95 +87,154 @@ def mnist10k(
 # %% ../nbs/91_data.ipynb #47af1736
 def data_root() -> Path:
     "Where full data sets are kept: the folder `FLOWBOOK_DATA`, else `flowbook` in the user's cache folder."
-    if os.environ.get('FLOWBOOK_DATA'): return Path(os.environ['FLOWBOOK_DATA']).expanduser()
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'flowbook'
+    if os.environ.get('FLOWBOOK_DATA'):
+        return Path(os.environ['FLOWBOOK_DATA']).expanduser()
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'flowbook'
 
 
 def _full(cls, split, root, download):
     "One split of `cls`, a data set of torchvision: from its files where they exist, else downloaded."
     root = Path(root).expanduser() if root else data_root()
     name, problem = cls.__name__, None
-    for attempt in ([False, True] if download else [False]):
+    for attempt in [False, True] if download else [False]:
         try:
             whole = cls(str(root), train=split != 'test', download=attempt)
             break
-        except (RuntimeError, OSError, ValueError, AssertionError) as e: problem = e
-    else: raise DataError(f'{name} is not in {root} and ' + (f'could not be downloaded ({problem})' if download else 'download=False') +
-        f'. Either set FLOWBOOK_DATA to a folder that holds {name}/raw/train-images-idx3-ubyte and its three sister files, '
-        'or connect to the internet and call again with download=True; flowbook.data.mnist10k needs neither') from problem
-    keep = {'train': slice(0, 50_000), 'valid': slice(50_000, 60_000), 'test': slice(0, 10_000)}[split]
+        except (RuntimeError, OSError, ValueError, AssertionError) as e:
+            problem = e
+    else:
+        raise DataError(
+            f'{name} is not in {root} and '
+            + (f'could not be downloaded ({problem})' if download else 'download=False')
+            + f'. Either set FLOWBOOK_DATA to a folder that holds {name}/raw/train-images-idx3-ubyte and its three sister files, '
+            'or connect to the internet and call again with download=True; flowbook.data.mnist10k needs neither'
+        ) from problem
+    keep = {
+        'train': slice(0, 50_000),
+        'valid': slice(50_000, 60_000),
+        'test': slice(0, 10_000),
+    }[split]
     images, labels = whole.data[keep], whole.targets[keep]
-    if images.shape != (keep.stop - keep.start, 28, 28): raise DataError(f'{name} in {root} is damaged: {split} has shape {tuple(images.shape)}')
+    if images.shape != (keep.stop - keep.start, 28, 28):
+        raise DataError(
+            f'{name} in {root} is damaged: {split} has shape {tuple(images.shape)}'
+        )
     return images[:, None].clone(), labels.long().clone()
 
 # %% ../nbs/91_data.ipynb #44036476
 def mnist(
     split: str = 'train',  # 'train' (the first 50,000 training images), 'valid' (the last 10,000) or 'test' (10,000)
-    root: str | Path | None = None,  # Folder that holds or will hold `MNIST/raw`; else `data_root()`
+    root: str
+    | Path
+    | None = None,  # Folder that holds or will hold `MNIST/raw`; else `data_root()`
     download: bool = True,  # Download what is absent
-) -> tuple[Tensor, Tensor]:  # Images, uint8 of shape (n, 1, 28, 28), and labels, int64 of shape (n,)
+) -> tuple[
+    Tensor, Tensor
+]:  # Images, uint8 of shape (n, 1, 28, 28), and labels, int64 of shape (n,)
     "Full MNIST through torchvision; raises `DataError` when absent and not to be had."
     expect_split(split)
     from torchvision.datasets import MNIST
+
     return _full(MNIST, split, root, download)
 
 
 def fashion_mnist(
     split: str = 'train',  # 'train' (the first 50,000 training images), 'valid' (the last 10,000) or 'test' (10,000)
-    root: str | Path | None = None,  # Folder that holds or will hold `FashionMNIST/raw`; else `data_root()`
+    root: str
+    | Path
+    | None = None,  # Folder that holds or will hold `FashionMNIST/raw`; else `data_root()`
     download: bool = True,  # Download what is absent
-) -> tuple[Tensor, Tensor]:  # Images, uint8 of shape (n, 1, 28, 28), and labels, int64 of shape (n,)
+) -> tuple[
+    Tensor, Tensor
+]:  # Images, uint8 of shape (n, 1, 28, 28), and labels, int64 of shape (n,)
     "Full Fashion-MNIST through torchvision; raises `DataError` when absent and not to be had."
     expect_split(split)
     from torchvision.datasets import FashionMNIST
+
     return _full(FashionMNIST, split, root, download)
 
 # %% ../nbs/91_data.ipynb #ddd70388
 def _number(text):
     "The number that `text` spells, or None."
-    try: return None if '_' in text else float(text)
-    except ValueError: return None
+    try:
+        return None if '_' in text else float(text)
+    except ValueError:
+        return None
 
 
 def _read_csv(path: Path) -> np.ndarray:
     "Rows of numbers after an optional header; comma, semicolon or tab is told from the first line."
-    try: lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as e: raise ValueError(f'{path}: expected text in UTF-8, got other bytes at byte {e.start}') from e
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as e:
+        raise ValueError(
+            f'{path}: expected text in UTF-8, got other bytes at byte {e.start}'
+        ) from e
     first = next((line for line in lines if line.strip()), '')
     delimiter = max(';\t,', key=first.count)
     rows, width, start = [], None, True
     for number, line in enumerate(lines, 1):
-        if not line.strip(): continue
+        if not line.strip():
+            continue
         fields = [s.strip() for s in next(csv.reader([line], delimiter=delimiter))]
-        values, header, start = [_number(s) for s in fields], start and not any(_number(s) is not None for s in fields), False
+        values, header, start = (
+            [_number(s) for s in fields],
+            start and not any(_number(s) is not None for s in fields),
+            False,
+        )
         width = width or len(fields)
-        if len(fields) != width: raise ValueError(f'{path}, line {number}: expected {width} columns as in the first line, got {len(fields)}')
-        if header: continue
+        if len(fields) != width:
+            raise ValueError(
+                f'{path}, line {number}: expected {width} columns as in the first line, got {len(fields)}'
+            )
+        if header:
+            continue
         for column, value in enumerate(values, 1):
-            if value is None: raise ValueError(f'{path}, line {number}, column {column}: expected a number, got {fields[column - 1]!r}')
-            if not math.isfinite(value): raise ValueError(f'{path}, line {number}, column {column}: expected a finite number, '
-                                                          f'got {fields[column - 1]}; remove the row or fill in the value')
+            if value is None:
+                raise ValueError(
+                    f'{path}, line {number}, column {column}: expected a number, got {fields[column - 1]!r}'
+                )
+            if not math.isfinite(value):
+                raise ValueError(
+                    f'{path}, line {number}, column {column}: expected a finite number, '
+                    f'got {fields[column - 1]}; remove the row or fill in the value'
+                )
         rows.append(values)
     return np.array(rows, dtype=np.float64).reshape(len(rows), width or 0)
 
 # %% ../nbs/91_data.ipynb #81dd1c99
 def _read_file(path: Path) -> np.ndarray:
     "The array in a .npy or .csv file."
-    if not path.is_file(): raise ValueError(f'{path}: no such file')
-    if path.suffix.lower() in ('.csv', '.tsv', '.txt'): return _read_csv(path)
-    if path.suffix.lower() != '.npy': raise ValueError(f'{path}: expected a .npy or .csv file, got suffix {path.suffix!r}')
-    try: return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as e: raise ValueError(f'{path}: not an array of plain numbers ({e}); '
-                                                                  'write it with numpy.save(path, array.astype("float32"))') from e
+    if not path.is_file():
+        raise ValueError(f'{path}: no such file')
+    if path.suffix.lower() in ('.csv', '.tsv', '.txt'):
+        return _read_csv(path)
+    if path.suffix.lower() != '.npy':
+        raise ValueError(
+            f'{path}: expected a .npy or .csv file, got suffix {path.suffix!r}'
+        )
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as e:
+        raise ValueError(
+            f'{path}: not an array of plain numbers ({e}); '
+            'write it with numpy.save(path, array.astype("float32"))'
+        ) from e
 
 
 def _as_images(t: Tensor, name: str) -> Tensor:
     "Bytes of shape (n, h, w) or (n, c, h, w) as images (n, c, h, w)."
-    if t.dim() == 3: t = t[:, None]
-    if t.dim() != 4: raise ValueError(f'{name}: expected bytes of shape (n, h, w) or (n, c, h, w), got {tuple(t.shape)}')
+    if t.dim() == 3:
+        t = t[:, None]
+    if t.dim() != 4:
+        raise ValueError(
+            f'{name}: expected bytes of shape (n, h, w) or (n, c, h, w), got {tuple(t.shape)}'
+        )
     if t.shape[1] > 4 and t.shape[-1] in (1, 3, 4):
-        raise ValueError(f'{name}: expected images (n, c, h, w), got {tuple(t.shape)}, which looks like (n, h, w, c); '
-                         'use array.transpose(0, 3, 1, 2)')
+        raise ValueError(
+            f'{name}: expected images (n, c, h, w), got {tuple(t.shape)}, which looks like (n, h, w, c); '
+            'use array.transpose(0, 3, 1, 2)'
+        )
     return t
 
 # %% ../nbs/91_data.ipynb #de8a6ddd
@@ -161,15 +247,35 @@ def read_table(
     t = _read_file(Path(path).expanduser()) if given else path
     if not isinstance(t, Tensor):
         t = np.asarray(t)
-        if t.dtype.kind not in 'biuf': raise ValueError(f'{name}: expected plain real numbers, got dtype {t.dtype}')
-        with np.errstate(over='ignore'): t = torch.from_numpy(np.array(t, dtype=t.dtype if t.dtype == np.uint8 else np.float32, order='C'))
-    if t.dim() == 0 or t.numel() == 0: raise ValueError(f'{name}: expected a table of shape (n, d) with rows in it, got shape {tuple(t.shape)}')
-    if t.is_complex(): raise ValueError(f'{name}: expected plain real numbers, got dtype {t.dtype}')
-    if t.dtype == torch.uint8 and t.dim() > 2: return _as_images(t, name)
-    if t.dim() == 1: t = t[:, None]
-    if t.dim() != 2: raise ValueError(f'{name}: expected shape (n, d), or uint8 images, got {t.dtype} of shape {tuple(t.shape)}')
+        if t.dtype.kind not in 'biuf':
+            raise ValueError(
+                f'{name}: expected plain real numbers, got dtype {t.dtype}'
+            )
+        with np.errstate(over='ignore'):
+            t = torch.from_numpy(
+                np.array(
+                    t, dtype=t.dtype if t.dtype == np.uint8 else np.float32, order='C'
+                )
+            )
+    if t.dim() == 0 or t.numel() == 0:
+        raise ValueError(
+            f'{name}: expected a table of shape (n, d) with rows in it, got shape {tuple(t.shape)}'
+        )
+    if t.is_complex():
+        raise ValueError(f'{name}: expected plain real numbers, got dtype {t.dtype}')
+    if t.dtype == torch.uint8 and t.dim() > 2:
+        return _as_images(t, name)
+    if t.dim() == 1:
+        t = t[:, None]
+    if t.dim() != 2:
+        raise ValueError(
+            f'{name}: expected shape (n, d), or uint8 images, got {t.dtype} of shape {tuple(t.shape)}'
+        )
     t = t.detach().to(torch.float32)
     bad = (~t.isfinite()).nonzero()
-    if len(bad): raise ValueError(f'{name}: row {bad[0, 0]}, column {bad[0, 1]} (counted from 0) is not finite in float32; '
-                                  f'{len(bad)} such value(s), remove the rows or fill in the values')
+    if len(bad):
+        raise ValueError(
+            f'{name}: row {bad[0, 0]}, column {bad[0, 1]} (counted from 0) is not finite in float32; '
+            f'{len(bad)} such value(s), remove the rows or fill in the values'
+        )
     return t

@@ -17,21 +17,37 @@ from torch import Tensor
 from .core import Compose, Flow
 
 # %% ../nbs/90_figures.ipynb #ba24060b
-COLORS = dict(latent='#0072B2', data='#D55E00', model='#009E73', other='#CC79A7', floor='#767676')
+COLORS = dict(
+    latent='#0072B2', data='#D55E00', model='#009E73', other='#CC79A7', floor='#767676'
+)
 
-STYLE = {'figure.figsize': (6.4, 3.2), 'figure.dpi': 80, 'figure.constrained_layout.use': True,
-         'font.family': 'DejaVu Sans', 'font.size': 10, 'axes.titlesize': 10, 'axes.titleweight': 'bold',
-         'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': False, 'lines.linewidth': 1.8,
-         'lines.markersize': 3, 'legend.frameon': False, 'image.cmap': 'viridis', 'image.interpolation': 'nearest'}
+STYLE = {
+    'figure.figsize': (6.4, 3.2),
+    'figure.dpi': 80,
+    'figure.constrained_layout.use': True,
+    'font.family': 'DejaVu Sans',
+    'font.size': 10,
+    'axes.titlesize': 10,
+    'axes.titleweight': 'bold',
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': False,
+    'lines.linewidth': 1.8,
+    'lines.markersize': 3,
+    'legend.frameon': False,
+    'image.cmap': 'viridis',
+    'image.interpolation': 'nearest',
+}
 
 
 def use_style() -> None:
     "Apply the book's Matplotlib style to the figures that follow."
     import matplotlib as mpl
+
     mpl.rcParams.update(STYLE)
 
 # %% ../nbs/90_figures.ipynb #f08db70c
-def draw_grid(ax, points: Tensor, color: str = '#0072B2', lw: float = .7):
+def draw_grid(ax, points: Tensor, color: str = '#0072B2', lw: float = 0.7):
     "Draw a deformed grid; `points` has shape `(rows, columns, 2)`."
     p = points.detach().cpu()
     ax.plot(p[..., 0], p[..., 1], color=color, lw=lw)
@@ -39,25 +55,28 @@ def draw_grid(ax, points: Tensor, color: str = '#0072B2', lw: float = .7):
     return ax
 
 
-def draw_density(ax, log_prob, window: tuple, n: int = 120, cmap: str = 'viridis', **kwargs):
+def draw_density(
+    ax, log_prob, window: tuple, n: int = 120, cmap: str = 'viridis', **kwargs
+):
     "Shade `exp(log_prob)` over `window = (left, right, bottom, top)`; returns the values, shape `(n, n)`."
     left, right, bottom, top = window
     xs, ys = torch.linspace(left, right, n), torch.linspace(bottom, top, n)
     grid = torch.stack(torch.meshgrid(xs, ys, indexing='xy'), -1)
-    with torch.no_grad(): p = log_prob(grid.reshape(-1, 2)).exp().reshape(n, n).cpu()
+    with torch.no_grad():
+        p = log_prob(grid.reshape(-1, 2)).exp().reshape(n, n).cpu()
     ax.imshow(p, origin='lower', extent=window, aspect='auto', cmap=cmap, **kwargs)
     return p
 
 
-def draw_images(ax, images: Tensor, columns: int = 8, levels: float = 255.):
+def draw_images(ax, images: Tensor, columns: int = 8, levels: float = 255.0):
     "Draw images of shape `(n, 1 or 3, h, w)` and range 0…`levels` as one grid with thin gaps."
-    x = (images.detach().cpu().float()/levels).clamp(0, 1)
+    x = (images.detach().cpu().float() / levels).clamp(0, 1)
     n, c, h, w = x.shape
-    rows = math.ceil(n/columns)
-    sheet = torch.ones(c, rows*(h + 1) - 1, columns*(w + 1) - 1)
+    rows = math.ceil(n / columns)
+    sheet = torch.ones(c, rows * (h + 1) - 1, columns * (w + 1) - 1)
     for i, image in enumerate(x):
         r, k = divmod(i, columns)
-        sheet[:, r*(h + 1):r*(h + 1) + h, k*(w + 1):k*(w + 1) + w] = image
+        sheet[:, r * (h + 1) : r * (h + 1) + h, k * (w + 1) : k * (w + 1) + w] = image
     ax.imshow(sheet.permute(1, 2, 0).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=1)
     ax.set_axis_off()
     return sheet
@@ -74,46 +93,91 @@ def draw_diagram(
     for name, (x, y, text, color) in boxes.items():
         color = COLORS.get(color, color)
         style = dict(boxstyle='round,pad=.45', fc='white', ec=color or 'none', lw=1.6)
-        drawn[name] = ax.text(x, y, text, ha='center', va='center', fontsize=fontsize, bbox=style, zorder=3)
+        drawn[name] = ax.text(
+            x,
+            y,
+            text,
+            ha='center',
+            va='center',
+            fontsize=fontsize,
+            bbox=style,
+            zorder=3,
+        )
     xs, ys = [[b[i] for b in boxes.values()] for i in (0, 1)]
-    ax.set(xlim=(min(xs) - .7, max(xs) + .7), ylim=(min(ys) - .6, max(ys) + .6))
+    ax.set(xlim=(min(xs) - 0.7, max(xs) + 0.7), ylim=(min(ys) - 0.6, max(ys) + 0.6))
     ax.set_axis_off()
     for start, end, label, *bend in arrows:
         a, b = boxes[start][:2], boxes[end][:2]
-        curve, dashed = (bend[0] if bend else 0.), label.startswith('~')
-        ax.annotate('', b, a, zorder=4, arrowprops=dict(arrowstyle='-|>', color='#767676', lw=1.4, ls='--' if dashed else '-',
-                    patchA=drawn[start].get_bbox_patch(), patchB=drawn[end].get_bbox_patch(), connectionstyle=f'arc3,rad={curve}'))
-        middle = (a[0] + b[0])/2 + curve*(b[1] - a[1])/2, (a[1] + b[1])/2 - curve*(b[0] - a[0])/2
-        ax.text(*middle, label.lstrip('~'), ha='center', va='center', fontsize=fontsize - 1, zorder=5,
-                bbox=dict(boxstyle='round,pad=.15', fc='white', ec='none'))
+        curve, dashed = (bend[0] if bend else 0.0), label.startswith('~')
+        ax.annotate(
+            '',
+            b,
+            a,
+            zorder=4,
+            arrowprops=dict(
+                arrowstyle='-|>',
+                color='#767676',
+                lw=1.4,
+                ls='--' if dashed else '-',
+                patchA=drawn[start].get_bbox_patch(),
+                patchB=drawn[end].get_bbox_patch(),
+                connectionstyle=f'arc3,rad={curve}',
+            ),
+        )
+        middle = (
+            (a[0] + b[0]) / 2 + curve * (b[1] - a[1]) / 2,
+            (a[1] + b[1]) / 2 - curve * (b[0] - a[0]) / 2,
+        )
+        ax.text(
+            *middle,
+            label.lstrip('~'),
+            ha='center',
+            va='center',
+            fontsize=fontsize - 1,
+            zorder=5,
+            bbox=dict(boxstyle='round,pad=.15', fc='white', ec='none'),
+        )
     return drawn
 
 # %% ../nbs/90_figures.ipynb #17aa9b2e
-QUADRANTS = [('#0072B2', 'o'), ('#D55E00', '^'), ('#009E73', 's'), ('#CC79A7', 'D')]  # colour and marker
+QUADRANTS = [
+    ('#0072B2', 'o'),
+    ('#D55E00', '^'),
+    ('#009E73', 's'),
+    ('#CC79A7', 'D'),
+]  # colour and marker
 
 
 def n_states(flow: Flow) -> int:
     "How many states the chain has, base and data included."
-    return 1 + (len(flow.bijection.layers) if isinstance(flow.bijection, Compose) else 1)
+    return 1 + (
+        len(flow.bijection.layers) if isinstance(flow.bijection, Compose) else 1
+    )
 
 
 def state_at(flow: Flow, z: Tensor, k: int) -> Tensor:
     "The points `z` after the first `k` layers of `flow`."
-    if not 0 <= k < n_states(flow): raise ValueError(f'k: expected 0…{n_states(flow) - 1}, the states of this flow, got {k}')
-    with torch.no_grad(): return next(state for i, (state, _) in enumerate(flow.trace(z)) if i == k)
+    if not 0 <= k < n_states(flow):
+        raise ValueError(
+            f'k: expected 0…{n_states(flow) - 1}, the states of this flow, got {k}'
+        )
+    with torch.no_grad():
+        return next(state for i, (state, _) in enumerate(flow.trace(z)) if i == k)
 
 
 def log_prob_at(flow: Flow, k: int) -> Callable:
     "The log-density of state `k`, Eq. (eq-state-density): base density and log-determinant of the first `k` layers."
-    if k == 0: return flow.base.log_prob
-    if not isinstance(flow.bijection, Compose): return flow.log_prob
+    if k == 0:
+        return flow.base.log_prob
+    if not isinstance(flow.bijection, Compose):
+        return flow.log_prob
     return Flow(flow.base, Compose(*flow.bijection.layers[:k])).log_prob
 
 # %% ../nbs/90_figures.ipynb #698840fa
-def frame(points: Tensor, margin: float = .08) -> tuple:
+def frame(points: Tensor, margin: float = 0.08) -> tuple:
     "A window (left, right, bottom, top) around `points` `(n, 2)`, the outermost 0.5 % left out."
-    low, high = points.quantile(.005, 0), points.quantile(.995, 0)
-    edge = margin*(high - low).clamp(min=1e-3)
+    low, high = points.quantile(0.005, 0), points.quantile(0.995, 0)
+    edge = margin * (high - low).clamp(min=1e-3)
     (left, bottom), (right, top) = (low - edge).tolist(), (high + edge).tolist()
     return left, right, bottom, top
 
@@ -122,10 +186,15 @@ def contour(ax, log_prob, window: tuple, n: int = 100, **kwargs):
     "Draw the lines that enclose 50 % and 90 % of the probability inside `window`."
     left, right, bottom, top = window
     xs, ys = torch.linspace(left, right, n), torch.linspace(bottom, top, n)
-    with torch.no_grad(): p = log_prob(torch.stack(torch.meshgrid(xs, ys, indexing='xy'), -1)).exp().double()
+    with torch.no_grad():
+        p = (
+            log_prob(torch.stack(torch.meshgrid(xs, ys, indexing='xy'), -1))
+            .exp()
+            .double()
+        )
     ordered = p.flatten().sort(descending=True).values
-    mass = ordered.cumsum(0)/ordered.sum()
-    levels = sorted({ordered[(mass < share).sum()].item() for share in [.5, .9]})
+    mass = ordered.cumsum(0) / ordered.sum()
+    levels = sorted({ordered[(mass < share).sum()].item() for share in [0.5, 0.9]})
     return ax.contour(xs, ys, p, levels=levels, **kwargs)
 
 # %% ../nbs/90_figures.ipynb #d1c83347
@@ -134,25 +203,44 @@ def draw_state(
     flow: Flow,  # A flow over the plane, without context
     k: int,  # Which state: 0 is the base, the last is the data
     show: tuple = ('grid', 'points', 'density'),  # What to draw
-    z: Tensor | None = None,  # Latent points `(n, 2)`; None draws 500 from the base with a fixed seed
+    z: Tensor
+    | None = None,  # Latent points `(n, 2)`; None draws 500 from the base with a fixed seed
     window: tuple | None = None,  # (left, right, bottom, top); None fits the points
 ):  # The axes
     "Draw state `k` of the chain: a latent grid, points by latent quadrant (colour and marker), and the density's 50 % and 90 % lines."
     unknown = set(show) - {'grid', 'points', 'density'}
-    if unknown: raise ValueError(f"show: expected some of 'grid', 'points', 'density', got {sorted(unknown)}")
+    if unknown:
+        raise ValueError(
+            f"show: expected some of 'grid', 'points', 'density', got {sorted(unknown)}"
+        )
     z = flow.base.sample((500,), torch.Generator().manual_seed(3)) if z is None else z
-    points, quadrant = state_at(flow, z, k), (z[:, 0] < 0).long() + 2*(z[:, 1] < 0)
+    points, quadrant = state_at(flow, z, k), (z[:, 0] < 0).long() + 2 * (z[:, 1] < 0)
     window = window or frame(points)
     if 'grid' in show:
         axis = torch.linspace(-2.5, 2.5, 81)
-        for lines in [torch.stack(torch.meshgrid(axis, axis[::8], indexing='xy'), -1),
-                      torch.stack(torch.meshgrid(axis[::8], axis, indexing='xy'), -1).transpose(0, 1)]:
+        for lines in [
+            torch.stack(torch.meshgrid(axis, axis[::8], indexing='xy'), -1),
+            torch.stack(torch.meshgrid(axis[::8], axis, indexing='xy'), -1).transpose(
+                0, 1
+            ),
+        ]:
             state = state_at(flow, lines, k)
-            ax.plot(state[..., 0].T, state[..., 1].T, color='#B5B5B5', lw=.5, zorder=1)
-    if 'density' in show: contour(ax, log_prob_at(flow, k), window, colors='#333333', linewidths=1., zorder=2)
+            ax.plot(state[..., 0].T, state[..., 1].T, color='#B5B5B5', lw=0.5, zorder=1)
+    if 'density' in show:
+        contour(
+            ax, log_prob_at(flow, k), window, colors='#333333', linewidths=1.0, zorder=2
+        )
     if 'points' in show:
         for q, (color, marker) in enumerate(QUADRANTS):
-            ax.scatter(*points[quadrant == q].T, s=7, color=color, marker=marker, lw=0, alpha=.75, zorder=3)
+            ax.scatter(
+                *points[quadrant == q].T,
+                s=7,
+                color=color,
+                marker=marker,
+                lw=0,
+                alpha=0.75,
+                zorder=3,
+            )
     ax.set(xlim=window[:2], ylim=window[2:])
     return ax
 
@@ -164,11 +252,19 @@ def walk(
     "Step through the states of a chain; every control only calls `draw_state`."
     import ipywidgets as w
     from matplotlib.figure import Figure
-    slider = w.IntSlider(0, 0, n_states(flow) - 1, description='layer k',
-                         layout=dict(width='420px', flex='0 0 auto'),
-                         style=dict(description_width='60px'))
-    boxes = [w.Checkbox(True, description=name, indent=False, layout=dict(width='auto'))
-             for name in ['grid', 'points', 'density']]
+
+    slider = w.IntSlider(
+        0,
+        0,
+        n_states(flow) - 1,
+        description='layer k',
+        layout=dict(width='420px', flex='0 0 auto'),
+        style=dict(description_width='60px'),
+    )
+    boxes = [
+        w.Checkbox(True, description=name, indent=False, layout=dict(width='auto'))
+        for name in ['grid', 'points', 'density']
+    ]
     picture, status = w.Image(format='png', width=400), w.Label()
 
     def draw(change=None):
@@ -179,7 +275,8 @@ def walk(
         picture.value = png.getvalue()
         status.value = f'state {slider.value} of {slider.max}: {", ".join(show) or "nothing"} shown'
 
-    for control in [slider, *boxes]: control.observe(draw, 'value')
+    for control in [slider, *boxes]:
+        control.observe(draw, 'value')
     draw()
     controls = w.HBox([slider, *boxes], layout=dict(flex_flow='row wrap'))
     return w.VBox([controls, picture, status])

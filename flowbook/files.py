@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .core import Model
 from .described import build, describe
@@ -33,7 +33,9 @@ def write_bytes(path, data: bytes) -> None:
             os.fsync(f.fileno())
         os.replace(part, path)
     except OSError as e:
-        raise type(e)(e.errno, e.strerror, str(path)) from None  # named as the user knows it
+        raise type(e)(
+            e.errno, e.strerror, str(path)
+        ) from None  # named as the user knows it
     finally:
         try:
             part.unlink(missing_ok=True)
@@ -102,12 +104,15 @@ def own_dtype(state: dict) -> str:
 def save(
     model: Model,  # The flow, or other model
     path,  # File to write, by convention `*.safetensors`
-    dtype: torch.dtype | None = None,  # Store floats in this precision, e.g. `torch.float16`
+    dtype: torch.dtype
+    | None = None,  # Store floats in this precision, e.g. `torch.float16`
     **notes,  # Anything JSON can hold that should travel with the flow
 ) -> None:
     "Save a model with its description to one safetensors file, whole or not at all."
     state = model.state_dict()
-    meta = dict(format=FORMAT, flow=describe(model), dtype=own_dtype(state), notes=notes)
+    meta = dict(
+        format=FORMAT, flow=describe(model), dtype=own_dtype(state), notes=notes
+    )
     for name, mask in entries(model).items():
         if name not in state:
             raise ValueError(
@@ -124,13 +129,17 @@ def save(
     write_tensors(path, state, meta)
 
 # %% ../nbs/84_files.ipynb #f17e0009
-DTYPES = {str(t): t for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+DTYPES = {
+    str(t): t for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
 
 
 def build_model(path, meta: dict) -> Model:
     "The model that a file describes, with weights of its own; `ValueError` if it cannot be."
     try:
-        with torch.random.fork_rng(devices=[]):  # drawing initial weights leaves no trace
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # drawing initial weights leaves no trace
             model = build(meta['flow'])
         if not isinstance(model, Model):
             raise ValueError(f'it describes a {type(model).__name__}, not a model')
@@ -148,11 +157,15 @@ def fill(model: Model, path, tensors: dict) -> None:
             t = tensors[name]
             n = int(mask.sum())
             if t.shape != (n,):
-                raise RuntimeError(f'{name}: expected {n} entries, got {tuple(t.shape)}')
+                raise RuntimeError(
+                    f'{name}: expected {n} entries, got {tuple(t.shape)}'
+                )
             tensors[name] = t.new_zeros(mask.shape).masked_scatter_(mask, t)
         model.load_state_dict(tensors)
     except (RuntimeError, KeyError) as e:
-        raise ValueError(f'{path}: the tensors do not fit the description: {e}') from None
+        raise ValueError(
+            f'{path}: the tensors do not fit the description: {e}'
+        ) from None
 
 
 def load(

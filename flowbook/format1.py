@@ -50,7 +50,11 @@ def new(name: str, *args, **kwargs) -> dict:
     "A description in today's format."
     home = HOME.get(name, 'coupling' if name == 'Coupling' else None)
     if home:
-        return {'class': f'flowbook.{home}.{name}', 'args': list(args), 'kwargs': kwargs}
+        return {
+            'class': f'flowbook.{home}.{name}',
+            'args': list(args),
+            'kwargs': kwargs,
+        }
     same = [key for key in Described.classes if key.endswith(f'.{name}')]
     key = same[0] if len(same) == 1 else name
     return {'class': key, 'args': list(args), 'kwargs': kwargs}
@@ -71,11 +75,13 @@ def coupling_of_vectors(node: dict) -> dict:
     return new('Coupling', dim, modern(elementwise), modern(net), flip=flip)
 
 
-def network(node: dict, dim: int, elementwise: dict, flip: bool, context_dim: int) -> dict:
+def network(
+    node: dict, dim: int, elementwise: dict, flip: bool, context_dim: int
+) -> dict:
     "Today's `MLP` for one that a coupling was given: it returns the parameters in their shape."
     given = arguments(node)
-    changed = dim//2 if flip else dim - dim//2
-    shape = [changed, given.pop('n_out')//changed]
+    changed = dim // 2 if flip else dim - dim // 2
+    shape = [changed, given.pop('n_out') // changed]
     n_in = given.pop('n_in') - context_dim
     return new('MLP', n_in, shape, context_dim=context_dim, **given)
 
@@ -103,18 +109,25 @@ def modern(node, then: str = '', now: str = '', moves: dict | None = None):
         return new('Compose', *chain(node['args'], then, now, moves))
     if kind in ('Flow', 'Dequantized', 'Invert', 'Split'):
         parts = {
-            k: modern(v, f'{then}{k}.', f'{now}{k}.', moves) for k, v in arguments(node).items()
+            k: modern(v, f'{then}{k}.', f'{now}{k}.', moves)
+            for k, v in arguments(node).items()
         }
         return new(kind, *parts.values())
     if kind in ('AdditiveCoupling', 'AffineCoupling', 'Coupling'):
         return coupling_of_vectors(node)
     if kind in ('ChannelCoupling', 'CheckerboardCoupling'):
         return coupling_of_images(node)
-    args, kwargs = modern(node['args']), {k: modern(v) for k, v in node['kwargs'].items()}
+    args, kwargs = (
+        modern(node['args']),
+        {k: modern(v) for k, v in node['kwargs'].items()},
+    )
     if kind in ('GlowStep', 'LearnedNoise') and 'hidden' in kwargs:
         kwargs['width'] = kwargs.pop('hidden')
     if kind == 'MLP':
-        args, kwargs = [args.pop(0) for _ in range(min(2, len(args)))], {**arguments(node)}
+        args, kwargs = (
+            [args.pop(0) for _ in range(min(2, len(args)))],
+            {**arguments(node)},
+        )
         kwargs = {k: modern(v) for k, v in kwargs.items() if k not in ('n_in', 'n_out')}
     return new(kind, *args, **kwargs)
 
@@ -131,7 +144,7 @@ def chain(layers: list, then: str, now: str, moves: dict) -> list:
         found.append(modern(layer, old, place, moves))
         if prior:
             channels = given['shape'][0]
-            options = dict(axis=-3, width=4*channels, context_dim=context_dim)
+            options = dict(axis=-3, width=4 * channels, context_dim=context_dim)
             moves[f'{old}net.'] = f'{now}layers.{len(found)}.net.'
             found.append(new('Coupling', channels, modern(prior), **options))
     return found
@@ -142,11 +155,22 @@ def upgrade(path, meta: dict, tensors: dict) -> tuple[dict, dict]:
     moves = {'': ''}
     try:
         flow = modern(meta['flow'], '', '', moves)
-    except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError, RecursionError) as e:
-        raise ValueError(f'{path}: its description is damaged ({type(e).__name__}: {e})') from None
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        ZeroDivisionError,
+        RecursionError,
+    ) as e:
+        raise ValueError(
+            f'{path}: its description is damaged ({type(e).__name__}: {e})'
+        ) from None
 
     def moved(key):
         prefix = max((p for p in moves if key.startswith(p)), key=len)
-        return (moves[prefix] + key.removeprefix(prefix)).replace('listen.', 'read_context.')
+        return (moves[prefix] + key.removeprefix(prefix)).replace(
+            'listen.', 'read_context.'
+        )
 
     return dict(meta, format=2, flow=flow), {moved(k): t for k, t in tensors.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .core import Model, StandardNormal, Standardize
+from .core import Model, Standardize, StandardNormal
 from .nets import MLP
 
 # %% ../nbs/01_gan.ipynb #f4541163
@@ -20,7 +20,8 @@ def discriminator_loss(
     context: Tensor | None = None,  # Their context, shape `(n, C)`
 ) -> Tensor:  # Minus the discriminator's objective, nats, shape `(n,)`
     "What the discriminator minimises, one real and one fresh fake example at a time: minus Eq. (eq-gan-d)."
-    with torch.no_grad(): fake = model.rsample((len(x),) if context is None else (), context)
+    with torch.no_grad():
+        fake = model.rsample((len(x),) if context is None else (), context)
     return F.softplus(-model.logit(x, context)) + F.softplus(model.logit(fake, context))
 
 
@@ -30,7 +31,9 @@ def generator_loss(
     context: Tensor | None = None,  # Their context, shape `(n, C)`
 ) -> Tensor:  # The generator's loss in nats, shape `(n,)`
     "What the generator minimises, one fresh example at a time: Eq. (eq-gan-nonsaturating), or Eq. (eq-gan-g) if `model.saturating`."
-    a = model.logit(model.rsample((len(x),) if context is None else (), context), context)
+    a = model.logit(
+        model.rsample((len(x),) if context is None else (), context), context
+    )
     return -F.softplus(a) if model.saturating else F.softplus(-a)
 
 # %% ../nbs/01_gan.ipynb #6728ebf8
@@ -39,7 +42,8 @@ class GAN(Model):
 
     `fit` plays the game of Eq. (eq-gan-game): on each batch one move of the discriminator, then one of the generator."""
 
-    def __init__(self,
+    def __init__(
+        self,
         dim: int,  # Length of an example
         *,
         latent_dim: int = 2,  # Length of the latent vector z, which is standard normal
@@ -49,9 +53,20 @@ class GAN(Model):
         saturating: bool = False,  # Train the generator by Eq. (eq-gan-g) instead of Eq. (eq-gan-nonsaturating)
     ):
         super().__init__()
-        for name, value, least in [('dim', dim, 1), ('latent_dim', latent_dim, 1), ('context_dim', context_dim, 0)]:
-            if not isinstance(value, int) or value < least: raise ValueError(f'{name}: expected a whole number from {least} up, got {value!r}')
-        self.event_shape, self.context_dim, self.saturating = (dim,), context_dim, saturating
+        for name, value, least in [
+            ('dim', dim, 1),
+            ('latent_dim', latent_dim, 1),
+            ('context_dim', context_dim, 0),
+        ]:
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f'{name}: expected a whole number from {least} up, got {value!r}'
+                )
+        self.event_shape, self.context_dim, self.saturating = (
+            (dim,),
+            context_dim,
+            saturating,
+        )
         self.base, self.standardize = StandardNormal(latent_dim), Standardize(dim)
         options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
         self.generator = MLP(latent_dim, dim, zero=False, **options)
@@ -59,8 +74,14 @@ class GAN(Model):
 
     def players(self) -> list:
         "The discriminator moves first, then the generator; each changes its own weights only."
-        return [('discriminator', list(self.discriminator.parameters()), discriminator_loss),
-                ('generator', list(self.generator.parameters()), generator_loss)]
+        return [
+            (
+                'discriminator',
+                list(self.discriminator.parameters()),
+                discriminator_loss,
+            ),
+            ('generator', list(self.generator.parameters()), generator_loss),
+        ]
 
     def loss(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "The loss of the first player, nats, shape `(n,)`; log 4 when it is undecided."
@@ -70,7 +91,8 @@ class GAN(Model):
         "Measure mean and scale of the data, so that both networks work with numbers of unit size."
         self.standardize.initialize(x)
 
-    def logit(self,
+    def logit(
+        self,
         x: Tensor,  # Examples, shape `(..., dim)`
         context: Tensor | None = None,  # Their context, shape `(..., C)`
     ) -> Tensor:  # `log D(x)/(1 − D(x))` in nats, shape `(...)`
@@ -79,38 +101,57 @@ class GAN(Model):
         h, _ = self.standardize.inverse(x)
         return self.discriminator(h, context)[..., 0]
 
-    def rsample(self,
+    def rsample(
+        self,
         shape: tuple = (),  # How many samples, in front of the batch shape of `context`
-        context: Tensor | None = None,  # What the samples are conditioned on, shape `(..., C)`
-        temperature: float = 1.,  # Multiplies the standard deviation of z
+        context: Tensor
+        | None = None,  # What the samples are conditioned on, shape `(..., C)`
+        temperature: float = 1.0,  # Multiplies the standard deviation of z
         generator: torch.Generator | None = None,  # Source of randomness
     ) -> Tensor:  # Samples `G(z)`, shape `(*shape, ..., dim)`
         "Samples that carry gradients."
         shape, context = self.read_request(shape, context, temperature)
-        z = temperature*self.base.sample(shape, generator)
+        z = temperature * self.base.sample(shape, generator)
         return self.standardize(self.generator(z, context))[0]
 
-    def sample(self, shape: tuple = (), context: Tensor | None = None, temperature: float = 1.,
-               generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self,
+        shape: tuple = (),
+        context: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         "Samples of shape `(*shape, ..., dim)`, without gradients; see `rsample`."
-        with torch.no_grad(): return self.rsample(shape, context, temperature, generator)
+        with torch.no_grad():
+            return self.rsample(shape, context, temperature, generator)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "Always an error: a GAN can be sampled, but it has no density that could be evaluated."
-        raise NotImplementedError('GAN: has no density, so log_prob is not defined; compare samples (sample, modes_hit) or its '
-                                  'discriminator (logit), or train a model that has one: a Flow exactly, a VAE as a lower bound')
+        raise NotImplementedError(
+            'GAN: has no density, so log_prob is not defined; compare samples (sample, modes_hit) or its '
+            'discriminator (logit), or train a model that has one: a Flow exactly, a VAE as a lower bound'
+        )
 
 # %% ../nbs/01_gan.ipynb #ec1d5d03
 def modes_hit(
     samples: Tensor,  # Samples, shape `(n, dim)`
     centres: Tensor,  # Centres of the modes, shape `(k, dim)`
     radius: float,  # Largest distance to a centre that counts, for instance three standard deviations
-    share: float = .02,  # Share of all samples that a mode needs to be hit
-) -> tuple[int, float]:  # How many of the `k` modes are hit, and the share of samples within `radius` of some centre
+    share: float = 0.02,  # Share of all samples that a mode needs to be hit
+) -> tuple[
+    int, float
+]:  # How many of the `k` modes are hit, and the share of samples within `radius` of some centre
     "Count the modes that samples reach, and the share of samples of high quality."
-    if samples.dim() != 2 or centres.dim() != 2 or samples.shape[1] != centres.shape[1] or not len(samples):
-        raise ValueError(f'samples, centres: expected shapes (n, dim) and (k, dim), got {tuple(samples.shape)} and {tuple(centres.shape)}')
+    if (
+        samples.dim() != 2
+        or centres.dim() != 2
+        or samples.shape[1] != centres.shape[1]
+        or not len(samples)
+    ):
+        raise ValueError(
+            f'samples, centres: expected shapes (n, dim) and (k, dim), got {tuple(samples.shape)} and {tuple(centres.shape)}'
+        )
     distance, nearest = torch.cdist(samples, centres.to(samples)).min(-1)
     good = distance <= radius
     counts = torch.bincount(nearest[good], minlength=len(centres))
-    return (counts >= share*len(samples)).sum().item(), good.double().mean().item()
+    return (counts >= share * len(samples)).sum().item(), good.double().mean().item()

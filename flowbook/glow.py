@@ -23,35 +23,44 @@ class ActNorm(Bijection):
     """A scale and a shift per channel, `x = s ⊙ z + b`, Eq. (eq-actnorm), which start at the data's mean and deviation.
 
     `initialize`, called by `fit`, measures them once; a channel that does not vary keeps the scale 1."""
+
     event_dim = 3
 
     def __init__(self, channels: int):
         super().__init__()
         self.channels = channels
-        self.log_s, self.bias = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
+        self.log_s, self.bias = (
+            nn.Parameter(torch.zeros(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
         self.register_buffer('initialized', torch.tensor(False))
 
     def log_det(self, shape):
         "log|det ∂x/∂z| of one event, Eq. (eq-actnorm-det): every pixel is scaled alike."
-        return shape[-2]*shape[-1]*self.log_s.sum()
+        return shape[-2] * shape[-1] * self.log_s.sum()
 
     def forward(self, z, context=None):
         expect_image(z, self.channels, name='z')
-        x = self.log_s.exp()[:, None, None]*z + self.bias[:, None, None]  # Eq. (eq-actnorm)
+        x = (
+            self.log_s.exp()[:, None, None] * z + self.bias[:, None, None]
+        )  # Eq. (eq-actnorm)
         return x, self.log_det(z.shape).expand(z.shape[:-3])
 
     def inverse(self, x, context=None):
         expect_image(x, self.channels)
-        z = (x - self.bias[:, None, None])*(-self.log_s).exp()[:, None, None]
+        z = (x - self.bias[:, None, None]) * (-self.log_s).exp()[:, None, None]
         return z, -self.log_det(x.shape).expand(x.shape[:-3])
 
     @torch.no_grad()
     def initialize(self, x, context=None):
-        if self.initialized: return
+        if self.initialized:
+            return
         expect_image(x, self.channels)
         values = x.movedim(-3, 0).flatten(1)
         mean, s = values.mean(1), values.std(1, correction=0)
-        varies = s > 100*torch.finfo(s.dtype).eps*mean.abs()  # less than that is rounding error
+        varies = (
+            s > 100 * torch.finfo(s.dtype).eps * mean.abs()
+        )  # less than that is rounding error
         self.bias.copy_(mean)
         self.log_s.copy_(torch.where(varies, s, torch.ones_like(s)).log())
         self.initialized.fill_(True)
@@ -61,12 +70,15 @@ class InvConv1x1(Bijection):
     """Mix the channels of every pixel by one invertible matrix, `x = W z` with `W = P L U`, Eq. (eq-plu).
 
     `P` is a fixed permutation, `L` has ones on its diagonal and `U` has `±exp(log_diag)`, so that `W` never becomes singular."""
+
     event_dim = 3
 
     def __init__(self, channels: int):
         super().__init__()
         self.channels = channels
-        rotation = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))[0]
+        rotation = torch.linalg.qr(
+            torch.randn(channels, channels, dtype=torch.float64)
+        )[0]
         P, L, U = torch.linalg.lu(rotation)
         L, U = L.to(torch.get_default_dtype()), U.to(torch.get_default_dtype())
         self.register_buffer('order', P.argmax(1))  # (P y)[i] = y[order[i]]
@@ -76,8 +88,10 @@ class InvConv1x1(Bijection):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         "`L` and `U`, shape `(channels, channels)`."
-        L = self.lower.tril(-1) + torch.eye(self.channels, dtype=self.lower.dtype, device=self.lower.device)
-        return L, self.upper.triu(1) + torch.diag(self.sign*self.log_diag.exp())
+        L = self.lower.tril(-1) + torch.eye(
+            self.channels, dtype=self.lower.dtype, device=self.lower.device
+        )
+        return L, self.upper.triu(1) + torch.diag(self.sign * self.log_diag.exp())
 
     def weight(self) -> Tensor:
         "`W = P L U`, shape `(channels, channels)`; Eq. (eq-plu)."
@@ -93,15 +107,19 @@ class InvConv1x1(Bijection):
 
     def log_det(self, shape):
         "log|det ∂x/∂z| of one event, Eq. (eq-conv-det): every pixel is multiplied by `W`."
-        return shape[-2]*shape[-1]*self.log_diag.sum()
+        return shape[-2] * shape[-1] * self.log_diag.sum()
 
     def forward(self, z, context=None):
         expect_image(z, self.channels, name='z')
-        return (self.weight() @ z.flatten(-2)).reshape(z.shape), self.log_det(z.shape).expand(z.shape[:-3])
+        return (self.weight() @ z.flatten(-2)).reshape(z.shape), self.log_det(
+            z.shape
+        ).expand(z.shape[:-3])
 
     def inverse(self, x, context=None):
         expect_image(x, self.channels)
-        return self.solve(x.flatten(-2)).reshape(x.shape), -self.log_det(x.shape).expand(x.shape[:-3])
+        return self.solve(x.flatten(-2)).reshape(x.shape), -self.log_det(
+            x.shape
+        ).expand(x.shape[:-3])
 
 # %% ../nbs/08_glow.ipynb #842f6aa8
 class GlowStep(Compose):
@@ -109,10 +127,11 @@ class GlowStep(Compose):
 
     The first two are affine at every pixel, so this class multiplies by one matrix in their place, Eq. (eq-fold)."""
 
-    def __init__(self,
+    def __init__(
+        self,
         channels: int,  # Channels of an event, at least 2
         *,
-        bound: float | None = 3.,  # Largest |log-scale| of the coupling, see `Affine`
+        bound: float | None = 3.0,  # Largest |log-scale| of the coupling, see `Affine`
         **options,  # Of the coupling's conditioner, see `ConvNet`
     ):
         coupling = Coupling(channels, Affine(bound), axis=-3, **options)
@@ -121,15 +140,21 @@ class GlowStep(Compose):
     def forward(self, z, context=None):
         coupling, conv, norm = self.layers
         z, log_det = coupling(z, context)
-        with torch.autocast(z.device.type, enabled=False):  # only the conditioners may run in half precision
-            A = norm.log_s.exp()[:, None]*conv.weight()  # Eq. (eq-fold)
-            x = F.linear(z.movedim(-3, -1), A, norm.bias).movedim(-1, -3)  # channels last in memory, as the convolutions want them
+        with torch.autocast(
+            z.device.type, enabled=False
+        ):  # only the conditioners may run in half precision
+            A = norm.log_s.exp()[:, None] * conv.weight()  # Eq. (eq-fold)
+            x = F.linear(z.movedim(-3, -1), A, norm.bias).movedim(
+                -1, -3
+            )  # channels last in memory, as the convolutions want them
         return x, log_det + conv.log_det(z.shape) + norm.log_det(z.shape)
 
     def inverse(self, x, context=None):
         coupling, conv, norm = self.layers
         with torch.autocast(x.device.type, enabled=False):
-            B = conv.solve(torch.diag((-norm.log_s).exp()))  # Eq. (eq-fold), the inverse of A
+            B = conv.solve(
+                torch.diag((-norm.log_s).exp())
+            )  # Eq. (eq-fold), the inverse of A
             z = F.linear(x.movedim(-3, -1), B, -(B @ norm.bias)).movedim(-1, -3)
         z, log_det = coupling.inverse(z, context)
         return z, log_det - conv.log_det(x.shape) - norm.log_det(x.shape)
@@ -143,19 +168,27 @@ def glow(
     width: int = 64,  # Channels of the conditioners
     blocks: int = 0,  # Residual blocks of each conditioner
     activation: str = 'relu',  # Activation of the conditioners
-    bound: float | None = 3.,  # Largest |log-scale| of one coupling, see `Affine`
+    bound: float | None = 3.0,  # Largest |log-scale| of one coupling, see `Affine`
     context_dim: int = 0,  # Length of the context, such as a one-hot class; 0 for none
 ) -> Flow:  # Flow over real-valued images, with a flat latent vector if there are two scales or more
     "Glow (Kingma and Dhariwal 2018): scales of squeezed steps, with a learned prior for the channels that leave."
-    options = dict(width=width, blocks=blocks, activation=activation, bound=bound, context_dim=context_dim)
+    options = dict(
+        width=width,
+        blocks=blocks,
+        activation=activation,
+        bound=bound,
+        context_dim=context_dim,
+    )
 
     def stack(shape, scales):
         c, h, w = small = Squeeze().input_shape(shape)
         scale = [*(GlowStep(c, **options) for _ in range(steps)), Squeeze()]
         if scales == 1:
             return Compose(*scale)
-        inner = stack((c - c//2, h, w), scales - 1)
-        prior = Coupling(c, Affine(bound), axis=-3, width=4*c, context_dim=context_dim)  # Eq. (eq-glow-prior)
+        inner = stack((c - c // 2, h, w), scales - 1)
+        prior = Coupling(
+            c, Affine(bound), axis=-3, width=4 * c, context_dim=context_dim
+        )  # Eq. (eq-glow-prior)
         return Compose(Split(inner, small), prior, *scale)
 
     bijection = stack(tuple(shape), scales)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .autoregressive import Autoregressive, by_loop, maf
 from .core import Compose, Flow, Invert
@@ -25,32 +25,60 @@ def iaf(
     layers: int = 5,  # Number of inverted autoregressive layers, with alternating order
     hidden: tuple = (64, 64),  # Widths of each layer's hidden layers
     activation: str = 'relu',  # 'relu', 'tanh' or 'silu'
-    bound: float | None = 3.,  # Largest |log-scale| of one layer, in nats per coordinate; None for no bound
+    bound: float
+    | None = 3.0,  # Largest |log-scale| of one layer, in nats per coordinate; None for no bound
     context_dim: int = 0,  # Length of the context, 0 for none
     standardize: bool = True,  # End in `Standardize`, whose statistics `fit` takes from the data
-    order: list | None = None,  # Order of the coordinates in the layer next to the data; the next one goes the other way
+    order: list
+    | None = None,  # Order of the coordinates in the layer next to the data; the next one goes the other way
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     "Inverse autoregressive flow (Kingma et al. 2016): a sample and its density in one pass per layer, Eq. (eq-iaf); other points by `fill_in`."
-    flow = maf(dim, layers=layers, hidden=hidden, activation=activation, bound=bound, context_dim=context_dim, standardize=standardize, order=order)
-    return Flow(flow.base, Compose(*(Invert(f) if isinstance(f, Autoregressive) else f for f in flow.bijection.layers)))
+    flow = maf(
+        dim,
+        layers=layers,
+        hidden=hidden,
+        activation=activation,
+        bound=bound,
+        context_dim=context_dim,
+        standardize=standardize,
+        order=order,
+    )
+    return Flow(
+        flow.base,
+        Compose(
+            *(
+                Invert(f) if isinstance(f, Autoregressive) else f
+                for f in flow.bijection.layers
+            )
+        ),
+    )
 
 # %% ../nbs/11_iaf.ipynb #2cece2f4
 def count_passes(
     job: Callable,  # What to run, without arguments
     model: nn.Module,  # Whose networks are watched: every `MADE` inside
-) -> tuple:  # What `job` returned, and the number of passes through all the networks together
+) -> (
+    tuple
+):  # What `job` returned, and the number of passes through all the networks together
     "Run `job` and count its passes by hooks. `fill_in` multiplies with the weights directly and makes no pass that a hook could see."
     passes = []
-    hooks = [m.last.register_forward_hook(lambda *_: passes.append(1)) for m in model.modules() if isinstance(m, MADE)]
-    try: result = job()
+    hooks = [
+        m.last.register_forward_hook(lambda *_: passes.append(1))
+        for m in model.modules()
+        if isinstance(m, MADE)
+    ]
+    try:
+        result = job()
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()
     return result, len(passes)
 
 # %% ../nbs/11_iaf.ipynb #d5516bbc
 @dataclass(frozen=True)
 class Price:
     "What one job on one layer costs."
+
     passes: int  # Passes through the network that a hook sees
     multiplications: int  # With weights, for each point of the batch
     ms: float  # Milliseconds for the batch, the fastest of some runs
@@ -61,7 +89,10 @@ def multiplications(
     unmasked: bool = False,  # Count only weights that are not masked
 ) -> int:  # Multiplications with weights, for each point
     "Work of one dense pass; with `unmasked`, of one `fill_in`."
-    return sum(int(m.mask.sum()) if unmasked else m.mask.numel() for m in [*net.layers, net.last])
+    return sum(
+        int(m.mask.sum()) if unmasked else m.mask.numel()
+        for m in [*net.layers, net.last]
+    )
 
 # %% ../nbs/11_iaf.ipynb #a0d69fc4
 def price(
@@ -71,12 +102,18 @@ def price(
     n: int = 9,  # Timed runs after a first one; the fastest counts. A first run of more than half a second stands alone
 ) -> Price:  # Passes, multiplications and milliseconds
     "Run a job and say what it costs on this machine."
+
     def timed(run):
         start = time.perf_counter()
-        return run(), 1e3*(time.perf_counter() - start)
+        return run(), 1e3 * (time.perf_counter() - start)
+
     (_, passes), first = timed(lambda: count_passes(job, layer))
     times = [first] if first > 500 else [timed(job)[1] for _ in range(n)]
-    work = multiplications(layer.net, True) if solved else passes*multiplications(layer.net)
+    work = (
+        multiplications(layer.net, True)
+        if solved
+        else passes * multiplications(layer.net)
+    )
     return Price(passes, work, min(times))
 
 # %% ../nbs/11_iaf.ipynb #aef9b309
@@ -92,7 +129,10 @@ def prices(
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         layer = Autoregressive(dim, Affine(), hidden=hidden)
-    with torch.no_grad(): layer.net.last.weight.normal_(0, hidden[-1]**-.5, generator=gen)  # it starts at zero
+    with torch.no_grad():
+        layer.net.last.weight.normal_(
+            0, hidden[-1] ** -0.5, generator=gen
+        )  # it starts at zero
     u, found = torch.randn(batch, dim, generator=gen), {}
     for model, b in [('MAF', layer), ('IAF', Invert(layer))]:
         for task, run in [('density', b.inverse), ('sample', b.forward)]:
@@ -100,7 +140,13 @@ def prices(
             slow = (lambda: layer.inverse(u)) if read else (lambda: by_loop(layer, u))
             with torch.no_grad():
                 results = []
-                costs = [price(lambda: results.append(job()), layer, solved) for job, solved in [(slow, False), (lambda: run(u), not read)]]
+                costs = [
+                    price(lambda: results.append(job()), layer, solved)
+                    for job, solved in [(slow, False), (lambda: run(u), not read)]
+                ]
             first, last = results[0][0], results[-1][0]
-            found[model, task] = (*costs, ((first - last).abs().max()/first.abs().max()).item())
+            found[model, task] = (
+                *costs,
+                ((first - last).abs().max() / first.abs().max()).item(),
+            )
     return found

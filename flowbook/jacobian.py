@@ -26,39 +26,59 @@ def _value(f, x: Tensor) -> Tensor:
 def _expect_vectors(x: Tensor) -> None:
     "Raise `ValueError` unless `x` holds vectors of floating-point numbers."
     if x.dim() < 1 or not x.is_floating_point():
-        raise ValueError(f'x: expected floating-point vectors of shape (..., n), got {x.dtype} of shape {tuple(x.shape)}')
+        raise ValueError(
+            f'x: expected floating-point vectors of shape (..., n), got {x.dtype} of shape {tuple(x.shape)}'
+        )
 
 # %% ../nbs/03_jacobian.ipynb #d04c858b
 def jacobian(
-    f: Callable[[Tensor], Tensor],  # Maps `(..., n)` to `(..., m)`, each vector by itself; a `Bijection` will do
+    f: Callable[
+        [Tensor], Tensor
+    ],  # Maps `(..., n)` to `(..., m)`, each vector by itself; a `Bijection` will do
     x: Tensor,  # Where, shape `(..., n)`
     create_graph: bool = False,  # Keep the graph, so that the result can be differentiated again
 ) -> Tensor:  # `J[..., i, j] = ∂f_i/∂x_j`, shape `(..., m, n)`
     "The Jacobian matrix of Eq. (eq-jac-matrix) by automatic differentiation: `m` backward passes, one per row."
     _expect_vectors(x)
     with torch.enable_grad():
-        if not (create_graph and x.requires_grad): x = x.detach().requires_grad_()
+        if not (create_graph and x.requires_grad):
+            x = x.detach().requires_grad_()
         y = _value(f, x)
         if y.dim() != x.dim() or y.shape[:-1] != x.shape[:-1]:
-            raise ValueError(f'f: expected one vector for each of x, shape {(*x.shape[:-1], "m")}, got {tuple(y.shape)}')
-        if not y.requires_grad: return y.new_zeros(*y.shape, x.shape[-1])  # f is constant
-        rows = [torch.autograd.grad(y, x, e_i.expand_as(y), retain_graph=True, create_graph=create_graph, materialize_grads=True)[0]
-                for e_i in torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)]
+            raise ValueError(
+                f'f: expected one vector for each of x, shape {(*x.shape[:-1], "m")}, got {tuple(y.shape)}'
+            )
+        if not y.requires_grad:
+            return y.new_zeros(*y.shape, x.shape[-1])  # f is constant
+        rows = [
+            torch.autograd.grad(
+                y,
+                x,
+                e_i.expand_as(y),
+                retain_graph=True,
+                create_graph=create_graph,
+                materialize_grads=True,
+            )[0]
+            for e_i in torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
+        ]
     return torch.stack(rows, -2)
 
 # %% ../nbs/03_jacobian.ipynb #2fd43f3c
 def numerical_jacobian(
     f: Callable[[Tensor], Tensor],  # Maps `(..., n)` to `(..., m)`
     x: Tensor,  # Where, shape `(..., n)`
-    h: float | None = None,  # Step; by default the cube root of the machine epsilon of `x`
+    h: float
+    | None = None,  # Step; by default the cube root of the machine epsilon of `x`
 ) -> Tensor:  # Shape `(..., m, n)`, with an error of order h² + ε/h
     "The Jacobian matrix by central differences, Eq. (eq-jac-central): `2n` values of `f` in two calls, no derivatives."
     _expect_vectors(x)
-    if h is None: h = torch.finfo(x.dtype).eps**(1/3)
-    if not h > 0: raise ValueError(f'h: expected a positive step, got {h}')
-    steps = h*torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    if h is None:
+        h = torch.finfo(x.dtype).eps ** (1 / 3)
+    if not h > 0:
+        raise ValueError(f'h: expected a positive step, got {h}')
+    steps = h * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     x = x.unsqueeze(-2)
-    return ((_value(f, x + steps) - _value(f, x - steps))/(2*h)).transpose(-1, -2)
+    return ((_value(f, x + steps) - _value(f, x - steps)) / (2 * h)).transpose(-1, -2)
 
 # %% ../nbs/03_jacobian.ipynb #6650842c
 def signed_area(
@@ -67,16 +87,21 @@ def signed_area(
     "Area of a polygon by the shoelace formula, Eq. (eq-jac-shoelace)."
     expect_event(p, (2,), 'p')
     q = p.roll(-1, -2)
-    return (p[..., 0]*q[..., 1] - p[..., 1]*q[..., 0]).sum(-1)/2
+    return (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]).sum(-1) / 2
 
 
 def square_outline(
     n: int = 1,  # Points per side
 ) -> Tensor:  # Shape `(4 n, 2)`, float64
     "The boundary of the unit square around the origin, counter-clockwise from the lower left corner."
-    t = torch.arange(n, dtype=torch.float64)/n - .5
-    half = torch.full_like(t, .5)
-    return torch.cat([torch.stack(side, -1) for side in [(t, -half), (half, t), (-t, half), (-half, -t)]])
+    t = torch.arange(n, dtype=torch.float64) / n - 0.5
+    half = torch.full_like(t, 0.5)
+    return torch.cat(
+        [
+            torch.stack(side, -1)
+            for side in [(t, -half), (half, t), (-t, half), (-half, -t)]
+        ]
+    )
 
 # %% ../nbs/03_jacobian.ipynb #c5a7b370
 def area_ratio(
@@ -87,9 +112,12 @@ def area_ratio(
 ) -> Tensor:  # Signed area of the image over h², shape `(...)`; negative if the image is turned over
     "By what factor `f` changes the area of a small square, measured on a polygon, without derivatives."
     expect_event(x, (2,))
-    if not h > 0: raise ValueError(f'h: expected a positive side, got {h}')
-    image = _value(f, x.unsqueeze(-2) + h*square_outline(n).to(x)) - _value(f, x).unsqueeze(-2)
-    return signed_area(image)/h**2
+    if not h > 0:
+        raise ValueError(f'h: expected a positive side, got {h}')
+    image = _value(f, x.unsqueeze(-2) + h * square_outline(n).to(x)) - _value(
+        f, x
+    ).unsqueeze(-2)
+    return signed_area(image) / h**2
 
 # %% ../nbs/03_jacobian.ipynb #a58355b0
 def draw_square(
@@ -101,8 +129,16 @@ def draw_square(
 ) -> None:
     "Fill the image of a square under `f`, and dash the image under its Jacobian matrix."
     x = x.detach().cpu().double()
-    ax.fill(*_value(f, x + h*square_outline(32)).detach().T, color=color, alpha=.55, lw=0)
-    ax.fill(*(_value(f, x) + h*square_outline() @ jacobian(f, x).T).detach().T, fill=False, ls='--', color='black', lw=1.2)
+    ax.fill(
+        *_value(f, x + h * square_outline(32)).detach().T, color=color, alpha=0.55, lw=0
+    )
+    ax.fill(
+        *(_value(f, x) + h * square_outline() @ jacobian(f, x).T).detach().T,
+        fill=False,
+        ls='--',
+        color='black',
+        lw=1.2,
+    )
     ax.plot(*_value(f, x).detach(), '.', color='black', ms=4)
 
 # %% ../nbs/03_jacobian.ipynb #f03e138a
@@ -113,14 +149,24 @@ def move_square(
     "Move and shrink a square and see what a map makes of it; every control only calls `draw_square`."
     import ipywidgets as w
     from matplotlib.figure import Figure
+
     axis = torch.linspace(-reach, reach, 14, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(axis, axis, indexing='xy'), -1)
-    sliders = [w.FloatSlider(v, min=a, max=reach, step=.05, description=name)
-               for name, v, a in [('z1', 0., -reach), ('z2', 0., -reach), ('side h', .5, .05)]]
+    sliders = [
+        w.FloatSlider(v, min=a, max=reach, step=0.05, description=name)
+        for name, v, a in [
+            ('z1', 0.0, -reach),
+            ('z2', 0.0, -reach),
+            ('side h', 0.5, 0.05),
+        ]
+    ]
     picture, status = w.Image(format='png', width=560), w.Label()
 
     def draw(change=None):
-        x, h = torch.tensor([s.value for s in sliders[:2]], dtype=torch.float64), sliders[2].value
+        x, h = (
+            torch.tensor([s.value for s in sliders[:2]], dtype=torch.float64),
+            sliders[2].value,
+        )
         figure, png = Figure(figsize=(7, 3), layout='constrained'), io.BytesIO()
         for ax, map in zip(figure.subplots(1, 2), [lambda z: z, f]):
             draw_grid(ax, _value(map, grid), '#9dbfd6')
@@ -130,26 +176,33 @@ def move_square(
         picture.value = png.getvalue()
         status.value = f'area ratio {area_ratio(f, x, h):.4f}, det J {torch.linalg.det(jacobian(f, x)):.4f}'
 
-    for s in sliders: s.observe(draw, 'value')
+    for s in sliders:
+        s.observe(draw, 'value')
     draw()
     return w.VBox([w.HBox(sliders), picture, status])
 
 # %% ../nbs/03_jacobian.ipynb #8df5bc96
 def log_abs_det(
-    f: Callable[[Tensor], Tensor],  # Maps `(..., n)` to `(..., n)`; a `Bijection` will do
+    f: Callable[
+        [Tensor], Tensor
+    ],  # Maps `(..., n)` to `(..., n)`; a `Bijection` will do
     x: Tensor,  # Where, shape `(..., n)`
     create_graph: bool = False,  # Keep the graph, so that the result can be differentiated again
 ) -> Tensor:  # `log|det J|` in nats, shape `(...)`; -∞ where the matrix is singular
     "Log-volume change of any map, the slow and general way: `n` backward passes and an elimination of order n³."
     J = jacobian(f, x, create_graph)
     if J.shape[-1] != J.shape[-2]:
-        raise ValueError(f'f: expected as many outputs as inputs, got {J.shape[-2]} for {J.shape[-1]}; '
-                         'only a square matrix has a determinant')
+        raise ValueError(
+            f'f: expected as many outputs as inputs, got {J.shape[-2]} for {J.shape[-1]}; '
+            'only a square matrix has a determinant'
+        )
     return torch.linalg.slogdet(J).logabsdet
 
 # %% ../nbs/03_jacobian.ipynb #5610fa63
 def hutchinson_trace(
-    f: Callable[[Tensor], Tensor],  # Maps `(..., n)` to `(..., n)`, each vector by itself
+    f: Callable[
+        [Tensor], Tensor
+    ],  # Maps `(..., n)` to `(..., n)`, each vector by itself
     x: Tensor,  # Where, shape `(..., n)`
     n_samples: int = 1,  # Independent estimates, each for one backward pass
     noise: str = 'rademacher',  # 'rademacher' (±1) or 'normal'
@@ -158,15 +211,39 @@ def hutchinson_trace(
 ) -> Tensor:  # Shape `(n_samples, ...)`: estimates of `tr J`, to be averaged over the first dimension
     "Unbiased estimates `vᵀJv` of the trace of the Jacobian, Eq. (eq-jac-hutchinson)."
     _expect_vectors(x)
-    if noise not in ('rademacher', 'normal'): raise ValueError(f"noise: expected 'rademacher' or 'normal', got {noise!r}")
-    if n_samples < 1: raise ValueError(f'n_samples: expected at least 1, got {n_samples}')
+    if noise not in ('rademacher', 'normal'):
+        raise ValueError(f"noise: expected 'rademacher' or 'normal', got {noise!r}")
+    if n_samples < 1:
+        raise ValueError(f'n_samples: expected at least 1, got {n_samples}')
     device = x.device if generator is None else generator.device
     with torch.enable_grad():
-        if not (create_graph and x.requires_grad): x = x.detach().requires_grad_()
+        if not (create_graph and x.requires_grad):
+            x = x.detach().requires_grad_()
         y = _value(f, x)
-        if y.shape != x.shape: raise ValueError(f'f: expected values of shape {tuple(x.shape)}, got {tuple(y.shape)}')
-        v = torch.randn((n_samples, *x.shape), generator=generator, dtype=x.dtype, device=device).to(x.device)
-        if noise == 'rademacher': v = torch.where(v < 0, -1., 1.).to(x)
-        if not y.requires_grad: return torch.zeros_like(v).sum(-1)
-        return torch.stack([(torch.autograd.grad(y, x, v_k, retain_graph=True, create_graph=create_graph,
-                                                 materialize_grads=True)[0]*v_k).sum(-1) for v_k in v])
+        if y.shape != x.shape:
+            raise ValueError(
+                f'f: expected values of shape {tuple(x.shape)}, got {tuple(y.shape)}'
+            )
+        v = torch.randn(
+            (n_samples, *x.shape), generator=generator, dtype=x.dtype, device=device
+        ).to(x.device)
+        if noise == 'rademacher':
+            v = torch.where(v < 0, -1.0, 1.0).to(x)
+        if not y.requires_grad:
+            return torch.zeros_like(v).sum(-1)
+        return torch.stack(
+            [
+                (
+                    torch.autograd.grad(
+                        y,
+                        x,
+                        v_k,
+                        retain_graph=True,
+                        create_graph=create_graph,
+                        materialize_grads=True,
+                    )[0]
+                    * v_k
+                ).sum(-1)
+                for v_k in v
+            ]
+        )

@@ -20,21 +20,38 @@ from .nets import make_activation
 # %% ../nbs/09_made.ipynb #6c226dde
 def generation_order(
     dim: int,  # Number of coordinates
-    order: list | None = None,  # The coordinates in the order in which they are generated; None for 0, 1, 2, …
+    order: list
+    | None = None,  # The coordinates in the order in which they are generated; None for 0, 1, 2, …
     adjacency=None,  # Instead: a (dim, dim) matrix, 1 at [i, j] if coordinate i may depend on coordinate j
-) -> tuple[list, Tensor]:  # The order, and a Boolean matrix of who may depend on whom, rows and columns in that order
+) -> tuple[
+    list, Tensor
+]:  # The order, and a Boolean matrix of who may depend on whom, rows and columns in that order
     "An order in which every coordinate comes after those it may depend on."
-    if order is not None and adjacency is not None: raise ValueError('order: expected an order or an adjacency, got both; drop one of them')
+    if order is not None and adjacency is not None:
+        raise ValueError(
+            'order: expected an order or an adjacency, got both; drop one of them'
+        )
     if adjacency is None:
         order = list(range(dim)) if order is None else list(order)
-        if sorted(order) != list(range(dim)): raise ValueError(f'order: expected each of 0…{dim - 1} once, got {order[:8]}')
-        return order, torch.ones(dim, dim, dtype=torch.bool).tril(-1)  # Eq. (eq-chain-rule): everything that came before
+        if sorted(order) != list(range(dim)):
+            raise ValueError(
+                f'order: expected each of 0…{dim - 1} once, got {order[:8]}'
+            )
+        return order, torch.ones(dim, dim, dtype=torch.bool).tril(
+            -1
+        )  # Eq. (eq-chain-rule): everything that came before
     parents, order = torch.as_tensor(adjacency).bool(), []
-    if parents.shape != (dim, dim): raise ValueError(f'adjacency: expected shape ({dim}, {dim}), got {tuple(parents.shape)}')
+    if parents.shape != (dim, dim):
+        raise ValueError(
+            f'adjacency: expected shape ({dim}, {dim}), got {tuple(parents.shape)}'
+        )
     while len(order) < dim:
         left = [i for i in range(dim) if i not in order]
         ready = [i for i in left if not parents[i, left].any()]
-        if not ready: raise ValueError(f'adjacency: coordinates {left[:8]} depend on each other in a cycle; remove one of its edges')
+        if not ready:
+            raise ValueError(
+                f'adjacency: coordinates {left[:8]} depend on each other in a cycle; remove one of its edges'
+            )
         order += ready
     return order, parents[order][:, order]
 
@@ -46,19 +63,21 @@ def may_see(readers: Tensor, sources: Tensor) -> Tensor:
 
 def last_known(sets: Tensor) -> list:
     "For each unit the number of leading coordinates after which it has all its inputs; sets are rows, in generation order."
-    return (sets*torch.arange(1, sets.shape[1] + 1)).amax(1).tolist()
+    return (sets * torch.arange(1, sets.shape[1] + 1)).amax(1).tolist()
 
 
 def hidden_sets(parents: Tensor, width: int, empty: bool) -> Tensor:
     "What each of `width` hidden units may know: the different rows of `parents`, spread evenly and sorted; with the empty set if `empty`."
     sets = torch.unique(parents, dim=0)
-    if not empty and sets.any(): sets = sets[sets.any(1)]
+    if not empty and sets.any():
+        sets = sets[sets.any(1)]
     sets = sets[torch.tensor(last_known(sets)).argsort(stable=True)]
-    return sets[torch.arange(width)*len(sets)//width]
+    return sets[torch.arange(width) * len(sets) // width]
 
 # %% ../nbs/09_made.ipynb #805aa9e8
 class Stair(NamedTuple):
     "Rows of a mask, the columns that are open in all of them, and the column from which on all of them are closed."
+
     rows: slice
     open: int
     end: int
@@ -66,18 +85,20 @@ class Stair(NamedTuple):
 
 def staircase(mask: Tensor, blocks: int) -> list:
     "Cut the rows of a mask into blocks that need only a prefix of the columns."
-    edges, found = [i*len(mask)//blocks for i in range(blocks + 1)], []
+    edges, found = [i * len(mask) // blocks for i in range(blocks + 1)], []
     for rows in (slice(a, b) for a, b in zip(edges, edges[1:]) if a < b):
-        end = int((mask[rows].any(0)*torch.arange(1, mask.shape[1] + 1)).max())
+        end = int((mask[rows].any(0) * torch.arange(1, mask.shape[1] + 1)).max())
         found.append(Stair(rows, int(mask[rows, :end].all(0).cumprod(0).sum()), end))
     return found
 
 
-def by_prefixes(x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, blocks: list) -> tuple[Tensor, list]:
+def by_prefixes(
+    x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, blocks: list
+) -> tuple[Tensor, list]:
     "`x @ (weight*mask).T + bias` from products with prefixes of `x`; also the masked weights of each block."
     y, parts = x.new_empty(len(x), len(weight)), []
     for rows, _, end in blocks:
-        parts.append(weight[rows, :end]*mask[rows, :end])
+        parts.append(weight[rows, :end] * mask[rows, :end])
         torch.addmm(bias[rows], x[:, :end], parts[-1].T, out=y[:, rows])
     return y, parts
 
@@ -95,10 +116,21 @@ class Staircase(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         x, weight, mask, *parts = ctx.saved_tensors
-        if torch.is_grad_enabled(): return g @ (weight*mask), (g.T @ x)*mask, g.sum(0), None, None  # to be differentiated again
-        grad_x, grad_w = torch.zeros_like(x) if ctx.needs_input_grad[0] else None, torch.empty_like(weight)
+        if torch.is_grad_enabled():
+            return (
+                g @ (weight * mask),
+                (g.T @ x) * mask,
+                g.sum(0),
+                None,
+                None,
+            )  # to be differentiated again
+        grad_x, grad_w = (
+            torch.zeros_like(x) if ctx.needs_input_grad[0] else None,
+            torch.empty_like(weight),
+        )
         for (rows, open, end), part in zip(ctx.blocks, parts):
-            if grad_x is not None: grad_x[:, :end].addmm_(g[:, rows], part)
+            if grad_x is not None:
+                grad_x[:, :end].addmm_(g[:, rows], part)
             torch.mm(g[:, rows].T, x[:, :end], out=grad_w[rows, :end])
             grad_w[rows, open:end] *= mask[rows, open:end]
             grad_w[rows, end:] = 0
@@ -113,15 +145,34 @@ class MaskedLinear(nn.Module):
         linear = nn.Linear(mask.shape[1], mask.shape[0])
         self.weight, self.bias = linear.weight, linear.bias
         self.register_buffer('mask', mask.to(self.weight.dtype), persistent=False)
-        with torch.no_grad(): self.weight *= self.mask
-        self.blocks = staircase(mask, 4 if mask.numel() < 2**19 else 8) if mask.numel() >= 2**16 else None  # a small product is faster whole
+        with torch.no_grad():
+            self.weight *= self.mask
+        self.blocks = (
+            staircase(mask, 4 if mask.numel() < 2**19 else 8)
+            if mask.numel() >= 2**16
+            else None
+        )  # a small product is faster whole
 
-    def entries(self): return {'weight': self.mask.bool()}  # what a file needs to hold
+    def entries(self):
+        return {'weight': self.mask.bool()}  # what a file needs to hold
 
     def forward(self, x):
-        if self.blocks is None or torch.is_autocast_enabled(x.device.type): return F.linear(x, self.weight*self.mask, self.bias)  # Eq. (eq-masked-layer)
-        all_of_it = x.reshape(-1, x.shape[-1]), self.weight, self.bias, self.mask, self.blocks
-        y = Staircase.apply(*all_of_it) if torch.is_grad_enabled() else by_prefixes(*all_of_it)[0]
+        if self.blocks is None or torch.is_autocast_enabled(x.device.type):
+            return F.linear(
+                x, self.weight * self.mask, self.bias
+            )  # Eq. (eq-masked-layer)
+        all_of_it = (
+            x.reshape(-1, x.shape[-1]),
+            self.weight,
+            self.bias,
+            self.mask,
+            self.blocks,
+        )
+        y = (
+            Staircase.apply(*all_of_it)
+            if torch.is_grad_enabled()
+            else by_prefixes(*all_of_it)[0]
+        )
         return y.reshape(*x.shape[:-1], -1)
 
 # %% ../nbs/09_made.ipynb #54386fb8
@@ -130,47 +181,90 @@ class MADE(Described, nn.Module):
 
     Its last layer starts at zero. Inside, coordinates stand in the order in which they are generated."""
 
-    def __init__(self,
+    def __init__(
+        self,
         dim: int,  # Number of coordinates
         n_out: int,  # Numbers given for each coordinate
         *,
-        hidden: tuple = (64, 64),  # Widths of the hidden layers, at least one; they may be smaller than `dim`
+        hidden: tuple = (
+            64,
+            64,
+        ),  # Widths of the hidden layers, at least one; they may be smaller than `dim`
         activation: str = 'relu',  # 'relu', 'tanh' or 'silu'
         context_dim: int = 0,  # Length of the context, which every coordinate may depend on; 0 for none
-        order: list | None = None,  # The coordinates in the order in which they are generated
+        order: list
+        | None = None,  # The coordinates in the order in which they are generated
         adjacency=None,  # Instead: a (dim, dim) matrix, 1 at [i, j] if coordinate i may depend on coordinate j
     ):
         super().__init__()
         widths = list(hidden) or [0] if isinstance(hidden, (list, tuple)) else [None]
-        for name, value in [('dim', dim), ('n_out', n_out), *(('hidden', h) for h in widths)]:
-            if not isinstance(value, int) or value < 1: raise ValueError(f'{name}: expected whole numbers of at least 1{", as a list or tuple" if name == "hidden" else ""}, got {hidden if name == "hidden" else value}')
-        if not isinstance(context_dim, int) or context_dim < 0: raise ValueError(f'context_dim: expected a whole number of at least 0, got {context_dim}')
-        self.dim, self.n_out, self.context_dim, self.act = dim, n_out, context_dim, make_activation(activation)
+        for name, value in [
+            ('dim', dim),
+            ('n_out', n_out),
+            *(('hidden', h) for h in widths),
+        ]:
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f'{name}: expected whole numbers of at least 1{", as a list or tuple" if name == "hidden" else ""}, got {hidden if name == "hidden" else value}'
+                )
+        if not isinstance(context_dim, int) or context_dim < 0:
+            raise ValueError(
+                f'context_dim: expected a whole number of at least 0, got {context_dim}'
+            )
+        self.dim, self.n_out, self.context_dim, self.act = (
+            dim,
+            n_out,
+            context_dim,
+            make_activation(activation),
+        )
         self.order, parents = generation_order(dim, order, adjacency)
         self.in_order, self.complete = self.order == list(range(dim)), adjacency is None
-        for name, index in [('index', torch.tensor(self.order)), ('index_back', torch.tensor(self.order).argsort())]: self.register_buffer(name, index, persistent=False)
-        sets = [torch.eye(dim, dtype=torch.bool), *(hidden_sets(parents, h, context_dim > 0) for h in hidden)]
-        self.ready = [last_known(s) for s in sets[1:]]  # after how many coordinates each hidden unit can be computed
-        self.layers = nn.ModuleList(MaskedLinear(may_see(b, a)) for a, b in zip(sets, sets[1:]))
+        for name, index in [
+            ('index', torch.tensor(self.order)),
+            ('index_back', torch.tensor(self.order).argsort()),
+        ]:
+            self.register_buffer(name, index, persistent=False)
+        sets = [
+            torch.eye(dim, dtype=torch.bool),
+            *(hidden_sets(parents, h, context_dim > 0) for h in hidden),
+        ]
+        self.ready = [
+            last_known(s) for s in sets[1:]
+        ]  # after how many coordinates each hidden unit can be computed
+        self.layers = nn.ModuleList(
+            MaskedLinear(may_see(b, a)) for a, b in zip(sets, sets[1:])
+        )
         self.last = MaskedLinear(may_see(parents, sets[-1]).repeat_interleave(n_out, 0))
-        for p in self.last.parameters(): nn.init.zeros_(p)
-        self.read_context = nn.Linear(context_dim, hidden[0], bias=False) if context_dim else None
+        for p in self.last.parameters():
+            nn.init.zeros_(p)
+        self.read_context = (
+            nn.Linear(context_dim, hidden[0], bias=False) if context_dim else None
+        )
 
-    def stack(self): return [*self.layers, self.last]
-    def sort(self, x, dim=-1): return x if self.in_order else x.index_select(dim, self.index)
-    def unsort(self, x, dim=-1): return x if self.in_order else x.index_select(dim, self.index_back)
+    def stack(self):
+        return [*self.layers, self.last]
+
+    def sort(self, x, dim=-1):
+        return x if self.in_order else x.index_select(dim, self.index)
+
+    def unsort(self, x, dim=-1):
+        return x if self.in_order else x.index_select(dim, self.index_back)
 
     def told(self, context):
         "What the context adds to the first hidden layer."
-        if not self.context_dim: return None
+        if not self.context_dim:
+            return None
         if context is None or context.shape[-1] != self.context_dim:
-            raise ValueError(f'context: expected shape (..., {self.context_dim}), got {None if context is None else tuple(context.shape)}')
+            raise ValueError(
+                f'context: expected shape (..., {self.context_dim}), got {None if context is None else tuple(context.shape)}'
+            )
         return self.read_context(context)
 
     def run(self, x, told=None):
         "From coordinates in generation order to outputs in generation order, `(..., dim, n_out)`."
         h = x
-        for i, layer in enumerate(self.layers): h = self.act(layer(h) if i or told is None else layer(h) + told)
+        for i, layer in enumerate(self.layers):
+            h = self.act(layer(h) if i or told is None else layer(h) + told)
         return self.last(h).unflatten(-1, (self.dim, self.n_out))
 
     def forward(self, x, context=None):
@@ -180,9 +274,11 @@ class MADE(Described, nn.Module):
 # %% ../nbs/09_made.ipynb #88a2ec36
 class BinaryMADE(Model):
     "A distribution of bits, Eq. (eq-made-bits): a `MADE` whose outputs are log-odds (Germain et al. 2015)."
+
     discrete = True
 
-    def __init__(self,
+    def __init__(
+        self,
         dim: int,  # Number of bits
         **kwargs,  # The keyword arguments of `MADE`
     ):
@@ -192,16 +288,30 @@ class BinaryMADE(Model):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "Log-probability in nats, shape `(...)`, of bits 0 or 1 of shape `(..., dim)`."
         x, context = self.read(x, context)
-        if ((x != 0) & (x != 1)).any(): raise ValueError('x: expected zeros and ones')
-        return F.logsigmoid((2*x - 1)*self.net(x, context)[..., 0]).sum(-1)  # Eq. (eq-made-bits)
+        if ((x != 0) & (x != 1)).any():
+            raise ValueError('x: expected zeros and ones')
+        return F.logsigmoid((2 * x - 1) * self.net(x, context)[..., 0]).sum(
+            -1
+        )  # Eq. (eq-made-bits)
 
-    def loss(self, x, context=None): return -self.log_prob(x, context)
+    def loss(self, x, context=None):
+        return -self.log_prob(x, context)
 
     @torch.no_grad()
-    def sample(self, shape: tuple = (), context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self,
+        shape: tuple = (),
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         "Bits of shape `(*shape, dim)`, or `(*shape, ..., dim)` for a context `(..., C)`; one pass for each bit."
         batch, context = self.read_request(shape, context)
         x = self.net.last.weight.new_zeros(*batch, self.net.dim)
-        uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        for i in self.net.order: x[..., i] = (uniform[..., i] < self.net(x, context)[..., i, 0].sigmoid()).to(x.dtype)
+        uniform = torch.rand(
+            x.shape, generator=generator, device=x.device, dtype=x.dtype
+        )
+        for i in self.net.order:
+            x[..., i] = (
+                uniform[..., i] < self.net(x, context)[..., i, 0].sigmoid()
+            ).to(x.dtype)
         return x

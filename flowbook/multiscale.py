@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from flowbook.core import (
-    Bijection, Compose, Flow, StandardNormal, expect_event, sum_event,
+    Bijection,
+    Compose,
+    Flow,
+    StandardNormal,
+    expect_event,
+    sum_event,
 )
 from .coupling import Coupling
 from .described import Described
@@ -25,7 +30,8 @@ class CheckerboardCoupling(Bijection):
 
     event_dim = 3
 
-    def __init__(self,
+    def __init__(
+        self,
         channels: int,  # Channels of an event `(channels, h, w)`
         elementwise: Described,  # `forward(u, params)`, `inverse(v, params)` and `n_params`
         net: nn.Module | None = None,  # Your own conditioner, Eq. (eq-protocol)
@@ -47,8 +53,8 @@ class CheckerboardCoupling(Bijection):
         "Apply one direction of the elementwise map; both directions read the same squares."
         expect_image(u, self.channels, name)
         keep = self.kept(u)
-        changed, log_det = direction(u, self.net(u*keep, context))
-        return torch.where(keep, u, changed), sum_event(log_det*~keep, 3)
+        changed, log_det = direction(u, self.net(u * keep, context))
+        return torch.where(keep, u, changed), sum_event(log_det * ~keep, 3)
 
     def forward(self, z, context=None):
         return self.change(z, context, self.elementwise.forward, 'z')
@@ -64,18 +70,18 @@ class Squeeze(Bijection):
 
     def forward(self, z, context=None):
         batch, (c, h, w) = z.shape[:-3], self.output_shape(z.shape[-3:])
-        squares = z.reshape(*batch, c, 2, 2, h//2, w//2).movedim((-4, -3), (-3, -1))
+        squares = z.reshape(*batch, c, 2, 2, h // 2, w // 2).movedim((-4, -3), (-3, -1))
         return squares.reshape(*batch, c, h, w), z.new_zeros(batch)
 
     def inverse(self, x, context=None):
         batch, (c, h, w) = x.shape[:-3], self.input_shape(x.shape[-3:])
-        squares = x.reshape(*batch, c//4, h, 2, w, 2).movedim((-3, -1), (-4, -3))
+        squares = x.reshape(*batch, c // 4, h, 2, w, 2).movedim((-3, -1), (-4, -3))
         return squares.reshape(*batch, c, h, w), x.new_zeros(batch)
 
     def output_shape(self, shape):
         if len(shape) != 3 or shape[0] % 4:
             raise ValueError(f'z: expected images (..., 4·C, h, w), got {tuple(shape)}')
-        return shape[0]//4, shape[1]*2, shape[2]*2
+        return shape[0] // 4, shape[1] * 2, shape[2] * 2
 
     def input_shape(self, shape):
         if len(shape) != 3 or shape[1] % 2 or shape[2] % 2:
@@ -83,7 +89,7 @@ class Squeeze(Bijection):
                 f'x: expected images (..., C, h, w) with even sides, got {tuple(shape)}; '
                 'pad them first'
             )
-        return shape[0]*4, shape[1]//2, shape[2]//2
+        return shape[0] * 4, shape[1] // 2, shape[2] // 2
 
 # %% ../nbs/07b_multiscale.ipynb #8a5f9d23
 class Split(Bijection):
@@ -91,7 +97,8 @@ class Split(Bijection):
 
     `z` is a flat vector: first what `inner` needs, then the channels that left."""
 
-    def __init__(self,
+    def __init__(
+        self,
         inner: Bijection,  # What the channels that stay go through
         shape: tuple,  # Shape (C, h, w) of an event of `x`; the first ⌈C/2⌉ channels stay
     ):
@@ -100,18 +107,23 @@ class Split(Bijection):
         if c < 2:
             raise ValueError(f'shape: splitting needs at least 2 channels, got {c}')
         self.inner = inner
-        self.sizes = [c - c//2, c//2]
+        self.sizes = [c - c // 2, c // 2]
         self.inner_shape = tuple(inner.input_shape((self.sizes[0], h, w)))
         self.n_inner = math.prod(self.inner_shape)
 
     @property
-    def event_dim_out(self): return 3
-    def output_shape(self, shape): return self.shape
-    def input_shape(self, shape): return (math.prod(self.shape),)
+    def event_dim_out(self):
+        return 3
+
+    def output_shape(self, shape):
+        return self.shape
+
+    def input_shape(self, shape):
+        return (math.prod(self.shape),)
 
     def forward(self, z, context=None):
         expect_event(z, (math.prod(self.shape),), 'z')
-        latent, leaves = z[..., :self.n_inner], z[..., self.n_inner:]
+        latent, leaves = z[..., : self.n_inner], z[..., self.n_inner :]
         stays, log_det = self.inner(latent.unflatten(-1, self.inner_shape), context)
         leaves = leaves.unflatten(-1, (self.sizes[1], *self.shape[1:]))
         return torch.cat([stays, leaves], -3), log_det
@@ -124,7 +136,7 @@ class Split(Bijection):
         return torch.cat([latent, leaves.flatten(-3)], -1), log_det
 
     def initialize(self, x, context=None):
-        self.inner.initialize(x[..., :self.sizes[0], :, :], context)
+        self.inner.initialize(x[..., : self.sizes[0], :, :], context)
 
 # %% ../nbs/07b_multiscale.ipynb #d897e758
 def realnvp_images(
@@ -136,24 +148,35 @@ def realnvp_images(
     width: int = 64,  # Channels of the conditioners on the first scale; doubles with each squeeze
     blocks: int = 0,  # Residual blocks of each conditioner
     activation: str = 'relu',  # Activation of the conditioners
-    bound: float | None = 3.,  # Largest |log-scale|, see `Affine`
+    bound: float | None = 3.0,  # Largest |log-scale|, see `Affine`
     context_dim: int = 0,  # Length of the context, 0 for none
 ) -> Flow:  # Flow over real-valued images, with a flat latent vector if there are two scales or more
     "Multi-scale RealNVP (Dinh et al. 2017, §3.6): checkerboard and channel couplings, squeezing and splitting."
     options = dict(blocks=blocks, activation=activation, context_dim=context_dim)
 
     def boards(n, c, width):
-        return [CheckerboardCoupling(c, Affine(bound), **options, flip=i % 2 == 1, width=width) for i in range(n)]
+        return [
+            CheckerboardCoupling(
+                c, Affine(bound), **options, flip=i % 2 == 1, width=width
+            )
+            for i in range(n)
+        ]
 
     def halves(n, c, width):
-        return [Coupling(c, Affine(bound), axis=-3, flip=i % 2 == 1, width=width, **options) for i in range(n)]
+        return [
+            Coupling(c, Affine(bound), axis=-3, flip=i % 2 == 1, width=width, **options)
+            for i in range(n)
+        ]
 
     def stack(shape, scales, width):
         if scales == 1:
             return Compose(*boards(checkerboards + 1, shape[0], width))
         c, h, w = small = Squeeze().input_shape(shape)
-        inner = stack((c - c//2, h, w), scales - 1, 2*width)
-        coarse, fine = halves(channelwise, c, width), boards(checkerboards, shape[0], width)
+        inner = stack((c - c // 2, h, w), scales - 1, 2 * width)
+        coarse, fine = (
+            halves(channelwise, c, width),
+            boards(checkerboards, shape[0], width),
+        )
         return Compose(Split(inner, small), *coarse, Squeeze(), *fine)
 
     bijection = stack(tuple(shape), scales, width)

@@ -48,11 +48,16 @@ def expect_widths(hidden) -> list:
 class MLP(Described, nn.Module):
     "A fully connected network; one that starts at zero is the map to 0 until it is trained."
 
-    def __init__(self,
+    def __init__(
+        self,
         n_in: int,  # Numbers read per example
-        n_out: int | tuple,  # Numbers returned, or a shape such as `(n_changed, n_params)`
+        n_out: int
+        | tuple,  # Numbers returned, or a shape such as `(n_changed, n_params)`
         *,
-        hidden: tuple = (64, 64),  # Width of each hidden layer; `()` leaves one affine map
+        hidden: tuple = (
+            64,
+            64,
+        ),  # Width of each hidden layer; `()` leaves one affine map
         activation: str = 'tanh',  # 'relu', 'tanh' or 'silu'
         context_dim: int = 0,  # Length of the context, 0 for none
         zero: bool = True,  # Whether the last layer starts at zero
@@ -64,13 +69,16 @@ class MLP(Described, nn.Module):
         for h in expect_widths(hidden):
             layers += [nn.Linear(width, h), make_activation(activation)]
             width = h
-        make_activation(activation)  # refuses an unknown one, also without hidden layers
+        make_activation(
+            activation
+        )  # refuses an unknown one, also without hidden layers
         last = nn.Linear(width, math.prod(self.n_out))
         if zero:
             start_at_zero(last)
         self.layers = nn.Sequential(*layers, last)
 
-    def forward(self,
+    def forward(
+        self,
         h: Tensor,  # What is read, shape `(..., n_in)`
         context: Tensor | None = None,  # Shape `(..., context_dim)`
     ) -> Tensor:  # Shape `(..., n_out)`, or `(..., *n_out)`
@@ -101,7 +109,8 @@ def expect_image(x: Tensor, channels: int, name: str = 'x') -> None:
 class ConvNet(Described, nn.Module):
     "A convolutional network that starts as the map to 0."
 
-    def __init__(self,
+    def __init__(
+        self,
         n_in: int,  # Channels read
         n_out: tuple,  # Channels changed, and parameters for each of their pixels
         *,
@@ -138,13 +147,17 @@ class ConvNet(Described, nn.Module):
         act = torch.relu_ if isinstance(self.act, nn.ReLU) else self.act  # in place
         return self.write(act(self.mix(act(h))))
 
-    def forward(self,
+    def forward(
+        self,
         h: Tensor,  # What is read, shape `(..., n_in, h, w)`
-        context: Tensor | None = None,  # `(..., context_dim)`, or one per pixel `(..., context_dim, h, w)`
+        context: Tensor
+        | None = None,  # `(..., context_dim)`, or one per pixel `(..., context_dim, h, w)`
     ) -> Tensor:  # Shape `(..., n_changed, h, w, n_params)`
         "Eq. (eq-protocol) for images."
         batch = h.shape[:-3]
-        images = h.reshape(-1, *h.shape[-3:]).contiguous(memory_format=torch.channels_last)
+        images = h.reshape(-1, *h.shape[-3:]).contiguous(
+            memory_format=torch.channels_last
+        )
         planes = self.context_planes(context, batch)
         out = in_pieces(self.layers, images, planes, self.mix.out_channels).to(h.dtype)
         changed, n_params = self.n_out
@@ -156,7 +169,9 @@ class ConvNet(Described, nn.Module):
         if not self.context_dim:
             return None
         if context is None:
-            raise ValueError(f'context: expected shape (..., {self.context_dim}), got None')
+            raise ValueError(
+                f'context: expected shape (..., {self.context_dim}), got None'
+            )
         if context.dim() <= len(batch) + 1:
             context = context[..., None, None]
         if context.shape[-3] != self.context_dim:
@@ -164,7 +179,9 @@ class ConvNet(Described, nn.Module):
                 f'context: expected {self.context_dim} numbers or channels, '
                 f'got shape {tuple(context.shape)}'
             )
-        return context.expand(*batch, *context.shape[-3:]).reshape(-1, *context.shape[-3:])
+        return context.expand(*batch, *context.shape[-3:]).reshape(
+            -1, *context.shape[-3:]
+        )
 
 # %% ../nbs/00c_nets.ipynb #ae750016
 def in_pieces(net, images: Tensor, context: Tensor | None, width: int) -> Tensor:
@@ -172,7 +189,7 @@ def in_pieces(net, images: Tensor, context: Tensor | None, width: int) -> Tensor
     on_cpu = images.device.type == 'cpu' and not torch.is_autocast_enabled('cpu')
     if not (on_cpu and torch.is_grad_enabled()):
         return net(images, context)
-    n = max(1, 2**18//(width*images.shape[-2]*images.shape[-1]))
+    n = max(1, 2**18 // (width * images.shape[-2] * images.shape[-1]))
     pieces = images.split(n)
-    contexts = [None]*len(pieces) if context is None else context.split(n)
+    contexts = [None] * len(pieces) if context is None else context.split(n)
     return torch.cat([net(*piece) for piece in zip(pieces, contexts)])

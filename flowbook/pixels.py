@@ -8,16 +8,25 @@ __all__ = ['expect_whole', 'dequantize', 'Logit', 'Reshape', 'bits_per_dim', 'Bi
            'LearnedNoise', 'Dequantized']
 
 # %% ../nbs/14_pixels.ipynb #47d022ed
-import lzma, math, zlib
+import lzma
+import math
+import zlib
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowbook.core import (
-    Bijection, Compose, Flow, Model, StandardNormal, as_tensor, evaluating, expect_event, sum_event,
+    Bijection,
+    Compose,
+    Flow,
+    Model,
+    StandardNormal,
+    as_tensor,
+    evaluating,
+    expect_event,
+    sum_event,
 )
 from .coupling import Coupling
 from .described import Described
@@ -27,94 +36,134 @@ from .realnvp import Affine
 # %% ../nbs/14_pixels.ipynb #bf3a2199
 def expect_whole(x: Tensor, levels: int = 256) -> None:
     "Raise `ValueError` unless `x` holds whole numbers 0…levels−1."
-    if x.dtype == torch.uint8 and levels == 256 or not x.numel(): return
+    if x.dtype == torch.uint8 and levels == 256 or not x.numel():
+        return
     low, high = x.aminmax()
-    if x.is_floating_point() and not (x == x.floor()).all() or not (low >= 0 and high < levels):
-        raise ValueError(f'x: expected whole numbers 0…{levels - 1}, got {low.item():.4g}…{high.item():.4g}; '
-                         f'undo any scaling first, such as (x*{levels - 1}).round() for images in 0…1')
+    if (
+        x.is_floating_point()
+        and not (x == x.floor()).all()
+        or not (low >= 0 and high < levels)
+    ):
+        raise ValueError(
+            f'x: expected whole numbers 0…{levels - 1}, got {low.item():.4g}…{high.item():.4g}; '
+            f'undo any scaling first, such as (x*{levels - 1}).round() for images in 0…1'
+        )
 
 
 def dequantize(
     x: Tensor,  # Whole numbers 0…255 (0…levels−1), any shape, any dtype
-    generator: torch.Generator | None = None,  # Source of the noise, on the device of `x`
+    generator: torch.Generator
+    | None = None,  # Source of the noise, on the device of `x`
     dtype: torch.dtype = torch.float32,  # Floating type of the result
     levels: int = 256,  # Number of grey levels
 ) -> Tensor:  # `x + u` with u ~ U[0, 1), same shape; its floor is `x`
     "Spread each grey level over its unit box, Eq. (eq-dequantize)."
     expect_whole(x, levels)
     x = x.to(dtype)
-    noisy = x + torch.rand(x.shape, generator=generator, dtype=dtype, device=x.device)  # Eq. (eq-dequantize)
-    return torch.minimum(noisy, torch.nextafter(x + 1, x))  # x + u may round up to x + 1
+    noisy = x + torch.rand(
+        x.shape, generator=generator, dtype=dtype, device=x.device
+    )  # Eq. (eq-dequantize)
+    return torch.minimum(
+        noisy, torch.nextafter(x + 1, x)
+    )  # x + u may round up to x + 1
 
 # %% ../nbs/14_pixels.ipynb #016f80a6
 class Logit(Bijection):
     "Real numbers `y` to pixel values `x` between 0 and `levels`, Eq. (eq-logit); the inverse is a logit."
 
-    def __init__(self,
+    def __init__(
+        self,
         lam: float = 1e-6,  # The squeeze λ that keeps 0 and `levels` at finite distance
         levels: int = 256,  # Number of grey levels
         event_dim: int = 3,  # Trailing dimensions of one event
     ):
         super().__init__()
-        if not 0 < lam < .5: raise ValueError(f'lam: expected a number between 0 and 0.5, got {lam}')
-        if not levels > 0: raise ValueError(f'levels: expected a positive number, got {levels}')
+        if not 0 < lam < 0.5:
+            raise ValueError(f'lam: expected a number between 0 and 0.5, got {lam}')
+        if not levels > 0:
+            raise ValueError(f'levels: expected a positive number, got {levels}')
         self.lam, self.levels, self.event_dim = lam, levels, event_dim
-        self.log_unit = math.log(levels) - math.log1p(-2*lam)  # log of levels/(1 − 2λ)
+        self.log_unit = math.log(levels) - math.log1p(
+            -2 * lam
+        )  # log of levels/(1 − 2λ)
 
     def forward(self, z, context=None):
-        def near_zero(y): return self.levels*(torch.sigmoid(y) - self.lam)/(1 - 2*self.lam)
-        x = torch.where(z > 0, self.levels - near_zero(-z), near_zero(z))  # Eq. (eq-logit)
-        return x, sum_event(self.log_unit + F.logsigmoid(z) + F.logsigmoid(-z), self.event_dim)  # Eq. (eq-logit-det)
+        def near_zero(y):
+            return self.levels * (torch.sigmoid(y) - self.lam) / (1 - 2 * self.lam)
+
+        x = torch.where(
+            z > 0, self.levels - near_zero(-z), near_zero(z)
+        )  # Eq. (eq-logit)
+        return x, sum_event(
+            self.log_unit + F.logsigmoid(z) + F.logsigmoid(-z), self.event_dim
+        )  # Eq. (eq-logit-det)
 
     def inverse(self, x, context=None):
-        p = self.lam + (1 - 2*self.lam)*(x/self.levels)
-        q = self.lam + (1 - 2*self.lam)*((self.levels - x)/self.levels)  # 1 − p without its rounding error
+        p = self.lam + (1 - 2 * self.lam) * (x / self.levels)
+        q = self.lam + (1 - 2 * self.lam) * (
+            (self.levels - x) / self.levels
+        )  # 1 − p without its rounding error
         self.expect_pixels(x, p, q)
         log_p, log_q = p.log(), q.log()
         return log_p - log_q, sum_event(-self.log_unit - log_p - log_q, self.event_dim)
 
     def expect_pixels(self, x: Tensor, p: Tensor, q: Tensor) -> None:
         "Raise `ValueError` unless all of `x` lies in the range of `forward`, which exceeds [0, levels] by about λ·levels."
-        if torch.compiler.is_compiling() or x.numel() == 0: return
-        try: inside = bool(torch.minimum(p, q).min() > 0)
-        except RuntimeError: return  # within torch.func.vmap no value can be looked at
-        if not inside: raise ValueError(
-            f'x: expected pixel values in [0, {self.levels}], got {x.min().item():.4g}…{x.max().item():.4g}; give '
-            f'dequantize(images) of whole numbers 0…{self.levels - 1}, not images scaled to 0…1 or −1…1')
+        if torch.compiler.is_compiling() or x.numel() == 0:
+            return
+        try:
+            inside = bool(torch.minimum(p, q).min() > 0)
+        except RuntimeError:
+            return  # within torch.func.vmap no value can be looked at
+        if not inside:
+            raise ValueError(
+                f'x: expected pixel values in [0, {self.levels}], got {x.min().item():.4g}…{x.max().item():.4g}; give '
+                f'dequantize(images) of whole numbers 0…{self.levels - 1}, not images scaled to 0…1 or −1…1'
+            )
 
 # %% ../nbs/14_pixels.ipynb #d4587758
 class Reshape(Bijection):
     "The same numbers in another shape; the log-determinant is 0. Shapes are those of one event."
 
-    def __init__(self,
+    def __init__(
+        self,
         shape_in: tuple,  # Shape of one event of `z`, such as (784,)
         shape_out: tuple,  # Shape of one event of `x`, such as (1, 28, 28)
     ):
         super().__init__()
         self.shape_in, self.shape_out = tuple(shape_in), tuple(shape_out)
         if math.prod(self.shape_in) != math.prod(self.shape_out):
-            raise ValueError(f'shape_out: expected {math.prod(self.shape_in)} numbers as in {self.shape_in}, got {self.shape_out}')
+            raise ValueError(
+                f'shape_out: expected {math.prod(self.shape_in)} numbers as in {self.shape_in}, got {self.shape_out}'
+            )
         self.event_dim = len(self.shape_in)
 
     @property
-    def event_dim_out(self): return len(self.shape_out)
+    def event_dim_out(self):
+        return len(self.shape_out)
 
     def input_shape(self, shape):
-        if tuple(shape) != self.shape_out: raise ValueError(f'shape: expected an event of shape {self.shape_out}, got {tuple(shape)}')
+        if tuple(shape) != self.shape_out:
+            raise ValueError(
+                f'shape: expected an event of shape {self.shape_out}, got {tuple(shape)}'
+            )
         return self.shape_in
 
     def forward(self, z, context=None):
         expect_event(z, self.shape_in, 'z')
-        batch = z.shape[:z.dim() - len(self.shape_in)]
+        batch = z.shape[: z.dim() - len(self.shape_in)]
         return z.reshape(*batch, *self.shape_out), z.new_zeros(batch)
 
     def inverse(self, x, context=None):
         expect_event(x, self.shape_out, 'x')
-        batch = x.shape[:x.dim() - len(self.shape_out)]
+        batch = x.shape[: x.dim() - len(self.shape_out)]
         return x.reshape(*batch, *self.shape_in), x.new_zeros(batch)
 
     def output_shape(self, shape):
-        if tuple(shape) != self.shape_in: raise ValueError(f'shape: expected an event of shape {self.shape_in}, got {tuple(shape)}')
+        if tuple(shape) != self.shape_in:
+            raise ValueError(
+                f'shape: expected an event of shape {self.shape_in}, got {tuple(shape)}'
+            )
         return self.shape_out
 
 # %% ../nbs/14_pixels.ipynb #052b1d23
@@ -123,12 +172,13 @@ def bits_per_dim(
     dim: int,  # Number of pixels times channels
 ) -> Tensor | float:  # Bits per dimension, Eq. (eq-bits)
     "Nats per image to bits per dimension; pixels must be in units of grey levels."
-    return -log_prob/(dim*math.log(2))
+    return -log_prob / (dim * math.log(2))
 
 
 @dataclass(frozen=True)
 class Bits:
     "Bits per dimension of a set of images."
+
     mean: float  # Mean over the images, bits/dim
     median: float  # Their median, bits/dim, which a single image cannot move
     largest: float  # The worst image, bits/dim
@@ -140,10 +190,18 @@ class Bits:
     def of(cls, bits: Tensor, noises: int = 1) -> 'Bits':
         "The summary of bits per dimension of each image, shape `(n,)`."
         n = len(bits)
-        error = bits.std().item()/math.sqrt(n) if n > 1 else math.nan
-        return cls(bits.mean().item(), bits.median().item(), bits.max().item(), error, n, noises)
+        error = bits.std().item() / math.sqrt(n) if n > 1 else math.nan
+        return cls(
+            bits.mean().item(),
+            bits.median().item(),
+            bits.max().item(),
+            error,
+            n,
+            noises,
+        )
 
-    def __str__(self): return f'{self.mean:.3f} ± {self.error:.3f} bits/dim (median {self.median:.3f}, n = {self.n:,}, noises = {self.noises})'
+    def __str__(self):
+        return f'{self.mean:.3f} ± {self.error:.3f} bits/dim (median {self.median:.3f}, n = {self.n:,}, noises = {self.noises})'
 
 # %% ../nbs/14_pixels.ipynb #bf1fd1ae
 def mix_uniform(
@@ -152,8 +210,8 @@ def mix_uniform(
     dims: int,  # Pixels times channels
 ) -> Tensor:  # Bits per dimension of the mixture, same shape
     "What images cost a model that is mixed with the uniform density, Eq. (eq-insured)."
-    log_p = -bits*(dims*math.log(2))
-    floor = log_p.new_tensor(math.log(weight) - dims*math.log(256))
+    log_p = -bits * (dims * math.log(2))
+    floor = log_p.new_tensor(math.log(weight) - dims * math.log(256))
     return bits_per_dim(torch.logaddexp(log_p + math.log1p(-weight), floor), dims)
 
 
@@ -164,35 +222,50 @@ def image_bits(
     context: Tensor | None = None,  # What the flow is conditioned on, shape (n, C)
     *,
     noises: int = 1,  # Draws of noise for each image; more make the bound tighter, Eq. (eq-noises)
-    uniform: float = 0.,  # Weight of a uniform density mixed in, Eq. (eq-insured), below 1
+    uniform: float = 0.0,  # Weight of a uniform density mixed in, Eq. (eq-insured), below 1
     batch_size: int = 500,  # Images at a time
     seed: int = 0,  # Seed of the noise
 ) -> Tensor:  # Bits per dimension of each image, float64, shape (n,)
     "Bits per dimension of each image, an upper bound by Eq. (eq-bound) and Eq. (eq-noises)."
     images = as_tensor(images, 'images').cpu()
-    if len(images) == 0: raise ValueError('images: expected at least one image, got none')
-    if noises < 1: raise ValueError(f'noises: expected at least 1, got {noises}')
-    if not 0 <= uniform < 1: raise ValueError(f'uniform: expected a weight from 0 to below 1, got {uniform}')
+    if len(images) == 0:
+        raise ValueError('images: expected at least one image, got none')
+    if noises < 1:
+        raise ValueError(f'noises: expected at least 1, got {noises}')
+    if not 0 <= uniform < 1:
+        raise ValueError(f'uniform: expected a weight from 0 to below 1, got {uniform}')
     context = flow.read_context(context)
     generator = torch.Generator().manual_seed(seed)
 
     def draw(rows):
         "Log-density of some images with fresh noise, nats."
         batch, c = images[rows], None if context is None else context[rows]
-        if flow.discrete: return flow.bound(batch.to(flow.like), c, generator)
+        if flow.discrete:
+            return flow.bound(batch.to(flow.like), c, generator)
         return flow.log_prob(dequantize(batch, generator), c)
 
     log_probs = []
     with evaluating(flow):
         for i in range(0, len(images), batch_size):
-            draws = [draw(slice(i, i + batch_size)).double().cpu() for _ in range(noises)]
-            log_probs.append(torch.stack(draws).logsumexp(0) - math.log(noises))  # Eq. (eq-noises)
+            draws = [
+                draw(slice(i, i + batch_size)).double().cpu() for _ in range(noises)
+            ]
+            log_probs.append(
+                torch.stack(draws).logsumexp(0) - math.log(noises)
+            )  # Eq. (eq-noises)
     log_p, dims = torch.cat(log_probs), math.prod(images.shape[1:])
     bits = bits_per_dim(log_p, dims)
     return mix_uniform(bits, uniform, dims) if uniform else bits
 
 
-def evaluate_bits(flow: Model, images: Tensor, context: Tensor | None = None, *, noises: int = 1, **options) -> Bits:
+def evaluate_bits(
+    flow: Model,
+    images: Tensor,
+    context: Tensor | None = None,
+    *,
+    noises: int = 1,
+    **options,
+) -> Bits:
     "Mean, median and largest bits per dimension of images; the arguments are those of `image_bits`."
     return Bits.of(image_bits(flow, images, context, noises=noises, **options), noises)
 
@@ -200,7 +273,7 @@ def evaluate_bits(flow: Model, images: Tensor, context: Tensor | None = None, *,
 def checkerboard_order(height: int, width: int) -> list:
     "Pixel numbers of an image, row by row, the even squares of the checkerboard before the odd ones."
     squares = [(i + j) % 2 for i in range(height) for j in range(width)]
-    return sorted(range(height*width), key=lambda k: (squares[k], k))
+    return sorted(range(height * width), key=lambda k: (squares[k], k))
 
 
 def on_pixels(
@@ -210,55 +283,97 @@ def on_pixels(
     lam: float = 1e-6,  # The squeeze λ of Eq. (eq-logit)
 ) -> Flow:  # A flow on dequantised images of that shape
     "Put a flow under a `Logit`, and one on vectors under a `Reshape` too, so that it scores dequantised pixels."
-    if tuple(flow.event_shape) == tuple(shape): return Flow(flow.base, Compose(flow.bijection, Logit(lam, levels, len(shape))))
+    if tuple(flow.event_shape) == tuple(shape):
+        return Flow(flow.base, Compose(flow.bijection, Logit(lam, levels, len(shape))))
     if tuple(flow.event_shape) != (math.prod(shape),):
-        raise ValueError(f'flow: expected events of shape ({math.prod(shape)},) for images {tuple(shape)}, got {tuple(flow.event_shape)}')
-    return Flow(flow.base, Compose(flow.bijection, Reshape(flow.event_shape, shape), Logit(lam, levels, len(shape))))
+        raise ValueError(
+            f'flow: expected events of shape ({math.prod(shape)},) for images {tuple(shape)}, got {tuple(flow.event_shape)}'
+        )
+    return Flow(
+        flow.base,
+        Compose(
+            flow.bijection,
+            Reshape(flow.event_shape, shape),
+            Logit(lam, levels, len(shape)),
+        ),
+    )
 
 # %% ../nbs/14_pixels.ipynb #d1d231be
 def _counts(images, levels=256):
     "How often each level occurs at each pixel, shape (D, levels)."
     flat = images.flatten(1).long()
-    at = torch.arange(flat.shape[1])*levels
-    return torch.bincount((flat + at).flatten(), minlength=flat.shape[1]*levels).reshape(-1, levels).double()
+    at = torch.arange(flat.shape[1]) * levels
+    return (
+        torch.bincount((flat + at).flatten(), minlength=flat.shape[1] * levels)
+        .reshape(-1, levels)
+        .double()
+    )
 
 
 def histogram_bits(
     train: Tensor,  # Images to count, uint8 of shape (n, c, h, w)
     test: Tensor,  # Images to score, uint8
     per_pixel: bool = True,  # One histogram for each pixel, or one for all pixels
-    alpha: float | None = None,  # Added to every count; None chooses it on `train` by leave-one-out
+    alpha: float
+    | None = None,  # Added to every count; None chooses it on `train` by leave-one-out
 ) -> float:  # bits/dim of `test`, exact
     "Bits per dimension of independent pixels that follow the smoothed histograms of `train`, Eq. (eq-histogram)."
     count, seen = _counts(train), _counts(test)
-    if not per_pixel: count, seen = count.sum(0, keepdim=True), seen.sum(0, keepdim=True)
+    if not per_pixel:
+        count, seen = count.sum(0, keepdim=True), seen.sum(0, keepdim=True)
     n, levels = count.sum(1, keepdim=True), count.shape[1]
-    def left_out(a): return (count*((count - 1 + a).clamp(min=1e-300)/(n - 1 + levels*a)).log()).sum().item()
-    if alpha is None: alpha = max([10**(k/4) for k in range(-24, 5)], key=left_out)
-    log_p = ((count + alpha)/(n + levels*alpha)).log()  # Eq. (eq-histogram)
-    return -(seen*log_p).sum().item()/(test.numel()*math.log(2))
+
+    def left_out(a):
+        return (
+            (count * ((count - 1 + a).clamp(min=1e-300) / (n - 1 + levels * a)).log())
+            .sum()
+            .item()
+        )
+
+    if alpha is None:
+        alpha = max([10 ** (k / 4) for k in range(-24, 5)], key=left_out)
+    log_p = ((count + alpha) / (n + levels * alpha)).log()  # Eq. (eq-histogram)
+    return -(seen * log_p).sum().item() / (test.numel() * math.log(2))
 
 # %% ../nbs/14_pixels.ipynb #4499254e
 def zlib_bits(images: Tensor, each: bool = False) -> float:
     "Bits per dimension of zlib at level 9, on all bytes at once or image by image."
     parts = images if each else [images]
-    return 8*sum(len(zlib.compress(x.cpu().numpy().tobytes(), 9)) for x in parts)/images.numel()
+    return (
+        8
+        * sum(len(zlib.compress(x.cpu().numpy().tobytes(), 9)) for x in parts)
+        / images.numel()
+    )
 
 
 def lzma_bits(images: Tensor) -> float:
     "Bits per dimension of lzma at preset 9, on all bytes at once."
-    return 8*len(lzma.compress(images.cpu().numpy().tobytes(), preset=9))/images.numel()
+    return (
+        8
+        * len(lzma.compress(images.cpu().numpy().tobytes(), preset=9))
+        / images.numel()
+    )
 
 
-def gaussian_bits(train: Tensor, test: Tensor, lam: float = 1e-6, seed: int = 0) -> float:
+def gaussian_bits(
+    train: Tensor, test: Tensor, lam: float = 1e-6, seed: int = 0
+) -> float:
     "Bits per dimension of a Gaussian with full covariance in logit space, fitted by maximum likelihood; a bound."
     generator, logit = torch.Generator().manual_seed(seed), Logit(lam, event_dim=1)
-    def to_logits(x): return logit.inverse(dequantize(x.flatten(1), generator, torch.float64))
+
+    def to_logits(x):
+        return logit.inverse(dequantize(x.flatten(1), generator, torch.float64))
+
     y, (v, log_det) = to_logits(train)[0], to_logits(test)
     mean = y.mean(0)
-    root = torch.linalg.cholesky((y - mean).T @ (y - mean)/len(y))
+    root = torch.linalg.cholesky((y - mean).T @ (y - mean) / len(y))
     white = torch.linalg.solve_triangular(root, (v - mean).T, upper=False)
-    log_prob = -.5*white.square().sum(0) - root.diagonal().log().sum() - .5*len(root)*math.log(2*math.pi) + log_det
+    log_prob = (
+        -0.5 * white.square().sum(0)
+        - root.diagonal().log().sum()
+        - 0.5 * len(root) * math.log(2 * math.pi)
+        + log_det
+    )
     return bits_per_dim(log_prob.mean().item(), len(root))
 
 
@@ -267,9 +382,15 @@ def baselines(
     test: Tensor,  # Images to score, uint8
 ) -> dict[str, float]:  # Name to bits/dim of `test`, highest first
     "What every flow on images should be compared with, in bits per dimension."
-    bits = {'uniform': 8., 'one histogram': histogram_bits(train, test, per_pixel=False), 'Gaussian in logit space': gaussian_bits(train, test),
-            'zlib per image': zlib_bits(test, each=True), 'histogram per pixel': histogram_bits(train, test),
-            'zlib whole set': zlib_bits(test), 'lzma whole set': lzma_bits(test)}
+    bits = {
+        'uniform': 8.0,
+        'one histogram': histogram_bits(train, test, per_pixel=False),
+        'Gaussian in logit space': gaussian_bits(train, test),
+        'zlib per image': zlib_bits(test, each=True),
+        'histogram per pixel': histogram_bits(train, test),
+        'zlib whole set': zlib_bits(test),
+        'lzma whole set': lzma_bits(test),
+    }
     return dict(sorted(bits.items(), key=lambda item: -item[1]))
 
 # %% ../nbs/14_pixels.ipynb #9f697919
@@ -278,7 +399,8 @@ class LearnedNoise(Described, nn.Module):
 
     The couplings read the image through one convolution; height and width must be even."""
 
-    def __init__(self,
+    def __init__(
+        self,
         shape: tuple,  # Shape (C, h, w) of one image
         *,
         layers: int = 4,  # Channel couplings on the squeezed noise
@@ -290,33 +412,66 @@ class LearnedNoise(Described, nn.Module):
         self.shape, self.levels = tuple(shape), levels
         c = Squeeze().input_shape(shape)[0]
         self.look = nn.Sequential(nn.Conv2d(c, features, 3, padding=1), nn.ReLU())
-        self.flow = Compose(*(Coupling(c, Affine(), axis=-3, width=width, context_dim=features, flip=i % 2 == 1) for i in range(layers)), Squeeze())
-        for net in self.flow.layers[:-1]: nn.init.kaiming_uniform_(net.net.read_context.weight, math.sqrt(5))
+        self.flow = Compose(
+            *(
+                Coupling(
+                    c,
+                    Affine(),
+                    axis=-3,
+                    width=width,
+                    context_dim=features,
+                    flip=i % 2 == 1,
+                )
+                for i in range(layers)
+            ),
+            Squeeze(),
+        )
+        for net in self.flow.layers[:-1]:
+            nn.init.kaiming_uniform_(net.net.read_context.weight, math.sqrt(5))
 
-    def sample(self,
+    def sample(
+        self,
         x: Tensor,  # Whole numbers as floats, shape `(n, C, h, w)`
-        generator: torch.Generator | None = None,  # Source of randomness, on the CPU or the device of `x`
-    ) -> tuple[Tensor, Tensor]:  # Noise `u` in (0, 1), same shape, and `log q(u | x)` in nats, shape `(n,)`
+        generator: torch.Generator
+        | None = None,  # Source of randomness, on the CPU or the device of `x`
+    ) -> tuple[
+        Tensor, Tensor
+    ]:  # Noise `u` in (0, 1), same shape, and `log q(u | x)` in nats, shape `(n,)`
         "Draw noise for images and score it, with gradients."
-        small, _ = Squeeze().inverse(x/self.levels - .5)
-        e = torch.randn(small.shape, generator=generator, dtype=x.dtype, device=generator.device if generator else x.device).to(x.device)
+        small, _ = Squeeze().inverse(x / self.levels - 0.5)
+        e = torch.randn(
+            small.shape,
+            generator=generator,
+            dtype=x.dtype,
+            device=generator.device if generator else x.device,
+        ).to(x.device)
         v, log_det = self.flow(e, self.look(small).to(x.dtype))
-        log_q = StandardNormal(*small.shape[1:]).to(x).log_prob(e) - log_det - sum_event(F.logsigmoid(v) + F.logsigmoid(-v), 3)
+        log_q = (
+            StandardNormal(*small.shape[1:]).to(x).log_prob(e)
+            - log_det
+            - sum_event(F.logsigmoid(v) + F.logsigmoid(-v), 3)
+        )
         return torch.sigmoid(v), log_q  # Eq. (eq-noise-flow)
 
 # %% ../nbs/14_pixels.ipynb #cc5a6988
 class Dequantized(Model):
     "A flow on images together with its own noise; `fit` trains both on whole-numbered pixels, Eq. (eq-variational)."
+
     discrete = True  # fit passes whole numbers on as they are
 
     def __init__(self, flow: Flow, noise: LearnedNoise):
         super().__init__()
-        if tuple(flow.event_shape) != noise.shape: raise ValueError(f'noise: expected shape {tuple(flow.event_shape)} as of flow, got {noise.shape}')
+        if tuple(flow.event_shape) != noise.shape:
+            raise ValueError(
+                f'noise: expected shape {tuple(flow.event_shape)} as of flow, got {noise.shape}'
+            )
         self.flow, self.noise, self.event_shape = flow, noise, flow.event_shape
 
-    def bound(self,
+    def bound(
+        self,
         x: Tensor,  # Whole numbers 0…255 as floats, shape `(n, *event_shape)`
-        context: Tensor | None = None,  # What the flow is conditioned on, shape `(n, C)`
+        context: Tensor
+        | None = None,  # What the flow is conditioned on, shape `(n, C)`
         generator: torch.Generator | None = None,  # Source of the noise
     ) -> Tensor:  # `log p(x + u) − log q(u | x)` in nats, shape `(n,)`
         "One draw of the bound on the log-probability of whole-numbered images, Eq. (eq-variational)."
@@ -326,7 +481,14 @@ class Dequantized(Model):
         noisy = torch.minimum(x + u, torch.nextafter(x + 1, x))  # as in dequantize
         return self.flow.log_prob(noisy, context) - log_q  # Eq. (eq-variational)
 
-    def loss(self, x, context=None): return -self.bound(x, context)
-    def sample(self, *args, **kwargs): return self.flow.sample(*args, **kwargs)
-    def initialize(self, x, context=None): self.flow.initialize(dequantize(x, dtype=x.dtype), context)
-    def read_context(self, context): return self.flow.read_context(context)
+    def loss(self, x, context=None):
+        return -self.bound(x, context)
+
+    def sample(self, *args, **kwargs):
+        return self.flow.sample(*args, **kwargs)
+
+    def initialize(self, x, context=None):
+        self.flow.initialize(dequantize(x, dtype=x.dtype), context)
+
+    def read_context(self, context):
+        return self.flow.read_context(context)

@@ -19,8 +19,10 @@ from .described import Described
 def bounded(raw: Tensor, bound: float) -> Tensor:
     "`bound·tanh(raw/bound)`, Eq. (eq-bounded-scale), by `tanh y = 2σ(2y) − 1`, since σ is faster."
     if bound > 30:
-        return bound*torch.tanh(raw/bound)  # where the difference of two large numbers would lose digits
-    return (torch.sigmoid(raw*(2/bound)) - .5)*(2*bound)
+        return bound * torch.tanh(
+            raw / bound
+        )  # where the difference of two large numbers would lose digits
+    return (torch.sigmoid(raw * (2 / bound)) - 0.5) * (2 * bound)
 
 
 class Affine(Described):
@@ -28,8 +30,10 @@ class Affine(Described):
 
     n_params = 2  # raw log-scale and shift per coordinate
 
-    def __init__(self,
-        bound: float | None = 3.,  # Largest |log-scale|, nats per coordinate; None leaves it unbounded
+    def __init__(
+        self,
+        bound: float
+        | None = 3.0,  # Largest |log-scale|, nats per coordinate; None leaves it unbounded
     ):
         if bound is not None and not bound > 0:
             raise ValueError(f'bound: expected a number above 0 or None, got {bound}')
@@ -40,7 +44,8 @@ class Affine(Described):
         raw, t = params.unbind(-1)
         return raw if self.bound is None else bounded(raw, self.bound), t
 
-    def forward(self,
+    def forward(
+        self,
         u: Tensor,  # Coordinates to change, shape `(..., n)`
         params: Tensor,  # Their parameters, shape `(..., n, 2)`
     ) -> tuple[Tensor, Tensor]:  # `v` and `log|dv/du|`, both of shape `(..., n)`
@@ -51,7 +56,7 @@ class Affine(Described):
     def inverse(self, v: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         "Undo it: `u` and `log|du/dv|`, both of shape `(..., n)`."
         log_s, t = self.scale_and_shift(params)
-        return (v - t)*(-log_s).exp(), -log_s  # Eq. (eq-affine-inverse)
+        return (v - t) * (-log_s).exp(), -log_s  # Eq. (eq-affine-inverse)
 
 # %% ../nbs/07_realnvp.ipynb #5ace34d9
 def realnvp(
@@ -60,11 +65,25 @@ def realnvp(
     layers: int = 5,  # Number of affine couplings
     hidden: tuple = (64, 64),  # Widths of each conditioner's hidden layers
     activation: str = 'tanh',  # 'relu', 'tanh' or 'silu'
-    bound: float | None = 3.,  # Largest |log-scale| of one layer, in nats per coordinate; None for no bound
+    bound: float
+    | None = 3.0,  # Largest |log-scale| of one layer, in nats per coordinate; None for no bound
     context_dim: int = 0,  # Length of the context, 0 for none
     standardize: bool = True,  # End in `Standardize`, whose statistics `fit` takes from the data
-    order: list | None = None,  # Coordinates of x in the order the couplings see them: `order[:dim//2]` is their first block
+    order: list
+    | None = None,  # Coordinates of x in the order the couplings see them: `order[:dim//2]` is their first block
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     "RealNVP on vectors (Dinh et al. 2017): affine couplings with alternating blocks over a standard normal base."
-    couplings = [Coupling(dim, Affine(bound), hidden=hidden, activation=activation, context_dim=context_dim, flip=i % 2 == 1) for i in range(layers)]
-    return Flow(StandardNormal(dim), Compose(*couplings, *data_end(dim, standardize, order)))
+    couplings = [
+        Coupling(
+            dim,
+            Affine(bound),
+            hidden=hidden,
+            activation=activation,
+            context_dim=context_dim,
+            flip=i % 2 == 1,
+        )
+        for i in range(layers)
+    ]
+    return Flow(
+        StandardNormal(dim), Compose(*couplings, *data_end(dim, standardize, order))
+    )

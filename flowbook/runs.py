@@ -8,7 +8,13 @@ __all__ = ['SETS', 'MODELS', 'IMAGE_MODELS', 'Parts', 'read_parts', 'Job', 'buil
            'create_folder', 'read_run', 'shipped', 'score_file', 'sample_file']
 
 # %% ../nbs/80_runs.ipynb #2c2b4132
-import dataclasses, io, json, math, os, platform, time
+import dataclasses
+import io
+import json
+import math
+import os
+import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -28,54 +34,90 @@ from .glow import glow
 from .iaf import iaf
 from .multiscale import realnvp_images
 from flowbook.pixels import (
-    Dequantized, LearnedNoise, checkerboard_order, dequantize, image_bits, mix_uniform, on_pixels,
+    Dequantized,
+    LearnedNoise,
+    checkerboard_order,
+    dequantize,
+    image_bits,
+    mix_uniform,
+    on_pixels,
 )
 from .realnvp import realnvp
 from .toys import kl_to_truth, toys
-from .train import History, evaluate, fit
+from .train import evaluate, fit
 
 # %% ../nbs/80_runs.ipynb #e219cec0
 SETS = {'mnist10k': mnist10k, 'mnist': mnist, 'fashion_mnist': fashion_mnist, **toys}
-MODELS = {'nice': nice, 'realnvp': realnvp, 'maf': maf, 'iaf': iaf, 'realnvp-images': realnvp_images, 'glow': glow}
+MODELS = {
+    'nice': nice,
+    'realnvp': realnvp,
+    'maf': maf,
+    'iaf': iaf,
+    'realnvp-images': realnvp_images,
+    'glow': glow,
+}
 
 
 @dataclass
 class Parts:
     "A data set, ready to fit: tensors, or a function that draws fresh points."
+
     name: str  # what the record calls it
     kind: str  # 'points' or 'pixels'
     train: Tensor | Callable  # rows or images, or a function n -> rows
     valid: Tensor | float  # validation part
     test: Tensor  # test part
     toy: object = None  # the law of the data, if it is known
-    labels: dict = dataclasses.field(default_factory=dict)  # split to one-hot classes, where there are any
+    labels: dict = dataclasses.field(
+        default_factory=dict
+    )  # split to one-hot classes, where there are any
 
 
 def read_parts(data: str, seed: int = 0) -> Parts:
     "The parts of a set of the book, or of a file, which is split 8:1:1 in an order drawn from `seed`."
     if data in toys:
         toy = toys[data]
-        fresh = [toy.sample(n, torch.Generator().manual_seed(10**6 + i + seed)) for i, n in enumerate([10_000, 50_000])]
+        fresh = [
+            toy.sample(n, torch.Generator().manual_seed(10**6 + i + seed))
+            for i, n in enumerate([10_000, 50_000])
+        ]
         return Parts(data, 'points', toy.sample, *fresh, toy)
     if data in SETS:
         parts = {part: SETS[data](part) for part in ['train', 'valid', 'test']}
-        return Parts(data, 'pixels', *(x for x, _ in parts.values()), labels={k: one_hot(y, 10).float() for k, (_, y) in parts.items()})
+        return Parts(
+            data,
+            'pixels',
+            *(x for x, _ in parts.values()),
+            labels={k: one_hot(y, 10).float() for k, (_, y) in parts.items()},
+        )
     if not Path(data).suffix:
-        raise ValueError(f"DATA: expected one of {', '.join(SETS)} or a path to a .csv or .npy file, got {data!r}")
+        raise ValueError(
+            f"DATA: expected one of {', '.join(SETS)} or a path to a .csv or .npy file, got {data!r}"
+        )
     rows = read_table(data)
-    if len(rows) < 30: raise ValueError(f'{data}: {len(rows)} rows are too few to split into parts; 30 is the least')
-    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
-    tenth = len(rows)//10
+    if len(rows) < 30:
+        raise ValueError(
+            f'{data}: {len(rows)} rows are too few to split into parts; 30 is the least'
+        )
+    rows = rows[
+        torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    ]
+    tenth = len(rows) // 10
     kind = 'pixels' if rows.dtype == torch.uint8 else 'points'
-    return Parts(Path(data).name, kind, rows[2*tenth:], rows[tenth:2*tenth], rows[:tenth])
+    return Parts(
+        Path(data).name, kind, rows[2 * tenth :], rows[tenth : 2 * tenth], rows[:tenth]
+    )
 
 # %% ../nbs/80_runs.ipynb #dda7b33e
 @dataclass
 class Job:
     "A training run that is to be done; settings left at None are chosen by `settle`."
+
     model: str  # one of `MODELS`
     data: str  # one of `SETS`, or a path
-    layers: int | None = None  # coupling or autoregressive layers; of each kind and scale for realnvp-images, steps on each scale for glow
+    layers: int | None = (
+        None  # coupling or autoregressive layers; of each kind and scale for realnvp-images, steps on each scale for glow
+    )
     hidden: list | None = None  # widths of each conditioner
     activation: str | None = None  # 'relu', 'tanh' or 'silu'
     epochs: int | None = None  # passes over the training part
@@ -84,13 +126,13 @@ class Job:
     warmup: int | None = None  # steps of linear warm-up
     scales: int | None = None  # scales of an image flow
     blocks: int | None = None  # residual blocks of each conditioner of an image flow
-    bound: float = 3.  # largest |log-scale| of one coupling of an image flow
+    bound: float = 3.0  # largest |log-scale| of one coupling of an image flow
     noise: str = 'uniform'  # dequantisation: 'uniform' or 'learned'
     labels: bool = False  # condition on the class
     order: str = 'random'  # in which maf and iaf generate pixels: 'random' or 'rows'
     start: str | None = None  # run whose weights are the start
     bfloat16: bool = False  # train the networks in bfloat16
-    weight_decay: float = 0.  # decay of AdamW
+    weight_decay: float = 0.0  # decay of AdamW
     ema: float | None = None  # decay of the moving average of the weights
     patience: int | None = None  # epochs without progress before the run stops
     seed: int = 0  # seed of everything
@@ -99,99 +141,251 @@ class Job:
     def settle(self, parts: Parts) -> 'Job':
         "The same job with every setting filled in."
         many = isinstance(parts.train, Tensor) and len(parts.train) > 20_000
-        if self.model in IMAGE_MODELS: chosen = dict(layers=8 if self.model == 'glow' else 3, hidden=[64], activation='relu', scales=2, blocks=0,
-                                                     epochs=30 if many else 10, batch_size=64, lr=2e-3, warmup=500 if many else 50, ema=.999 if many else .995)
-        elif parts.kind == 'pixels': chosen = dict(layers=6 if self.model == 'nice' else 5, hidden=[256, 256], activation='silu',
-                                                 epochs=50 if many else 20, batch_size=128 if many else 64, lr=1e-3, ema=.999 if many else .995)
-        elif parts.toy: chosen = dict(layers=5, hidden=[64, 64], activation='tanh', epochs=30, batch_size=512, lr=5e-3, ema=.999)
-        else: chosen = dict(layers=6, hidden=[64, 64], activation='tanh', epochs=100, batch_size=128, lr=1e-3, ema=.995, patience=20)
+        if self.model in IMAGE_MODELS:
+            chosen = dict(
+                layers=8 if self.model == 'glow' else 3,
+                hidden=[64],
+                activation='relu',
+                scales=2,
+                blocks=0,
+                epochs=30 if many else 10,
+                batch_size=64,
+                lr=2e-3,
+                warmup=500 if many else 50,
+                ema=0.999 if many else 0.995,
+            )
+        elif parts.kind == 'pixels':
+            chosen = dict(
+                layers=6 if self.model == 'nice' else 5,
+                hidden=[256, 256],
+                activation='silu',
+                epochs=50 if many else 20,
+                batch_size=128 if many else 64,
+                lr=1e-3,
+                ema=0.999 if many else 0.995,
+            )
+        elif parts.toy:
+            chosen = dict(
+                layers=5,
+                hidden=[64, 64],
+                activation='tanh',
+                epochs=30,
+                batch_size=512,
+                lr=5e-3,
+                ema=0.999,
+            )
+        else:
+            chosen = dict(
+                layers=6,
+                hidden=[64, 64],
+                activation='tanh',
+                epochs=100,
+                batch_size=128,
+                lr=1e-3,
+                ema=0.995,
+                patience=20,
+            )
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
         return Job(**{'warmup': 0, **chosen, **given})
 
 
 def build_flow(job: Job, parts: Parts) -> Model:
     "Build the model of a settled job; images get a logit layer, and vectors under them a checkerboard split."
-    if job.model not in MODELS: raise ValueError(f"MODEL: expected one of {', '.join(MODELS)}, got {job.model!r}")
+    if job.model not in MODELS:
+        raise ValueError(
+            f"MODEL: expected one of {', '.join(MODELS)}, got {job.model!r}"
+        )
     image = job.model in IMAGE_MODELS
-    if image and parts.kind != 'pixels': raise ValueError(f'MODEL: {job.model} is for images, but {parts.name} holds rows of numbers')
-    if not image and (job.noise != 'uniform' or job.labels or job.start): raise ValueError(f'MODEL: noise, labels and start are for {", ".join(IMAGE_MODELS)}, got {job.model!r}')
-    if job.order not in ('random', 'rows') or job.order == 'rows' and (job.model not in ('maf', 'iaf') or parts.kind != 'pixels'):
-        raise ValueError(f"order: expected 'random', or 'rows' for maf and iaf on images, got {job.order!r}")
-    if job.labels and not parts.labels: raise ValueError(f'labels: {parts.name} has no classes')
+    if image and parts.kind != 'pixels':
+        raise ValueError(
+            f'MODEL: {job.model} is for images, but {parts.name} holds rows of numbers'
+        )
+    if not image and (job.noise != 'uniform' or job.labels or job.start):
+        raise ValueError(
+            f'MODEL: noise, labels and start are for {", ".join(IMAGE_MODELS)}, got {job.model!r}'
+        )
+    if (
+        job.order not in ('random', 'rows')
+        or job.order == 'rows'
+        and (job.model not in ('maf', 'iaf') or parts.kind != 'pixels')
+    ):
+        raise ValueError(
+            f"order: expected 'random', or 'rows' for maf and iaf on images, got {job.order!r}"
+        )
+    if job.labels and not parts.labels:
+        raise ValueError(f'labels: {parts.name} has no classes')
     options, shape = dict(activation=job.activation), parts.test.shape[1:]
-    if image: return build_image_model(job, tuple(shape), options)
+    if image:
+        return build_image_model(job, tuple(shape), options)
     options |= dict(layers=job.layers, hidden=list(job.hidden))
-    if parts.kind == 'points': return MODELS[job.model](shape.numel(), **options)
-    if job.model not in ('maf', 'iaf'): order = checkerboard_order(*shape[1:]) if shape[0] == 1 else None
-    else: order = None if job.order == 'rows' else torch.randperm(shape.numel(), generator=torch.Generator().manual_seed(0)).tolist()
+    if parts.kind == 'points':
+        return MODELS[job.model](shape.numel(), **options)
+    if job.model not in ('maf', 'iaf'):
+        order = checkerboard_order(*shape[1:]) if shape[0] == 1 else None
+    else:
+        order = (
+            None
+            if job.order == 'rows'
+            else torch.randperm(
+                shape.numel(), generator=torch.Generator().manual_seed(0)
+            ).tolist()
+        )
     base = dict(base='normal') if job.model == 'nice' else {}
-    return on_pixels(MODELS[job.model](shape.numel(), order=order, **base, **options), tuple(shape))
+    return on_pixels(
+        MODELS[job.model](shape.numel(), order=order, **base, **options), tuple(shape)
+    )
 
 # %% ../nbs/80_runs.ipynb #b626b811
-IMAGE_MODELS = ['realnvp-images', 'glow']  # flows on (C, h, w), with λ = 0.05 in the logit as in the RealNVP paper
+IMAGE_MODELS = [
+    'realnvp-images',
+    'glow',
+]  # flows on (C, h, w), with λ = 0.05 in the logit as in the RealNVP paper
 
 
 def build_image_model(job: Job, shape: tuple, options: dict) -> Model:
     "A flow on images, perhaps with classes, learned noise and a start from another run."
-    options |= dict(scales=job.scales, bound=job.bound, width=job.hidden[0], blocks=job.blocks, context_dim=10 if job.labels else 0)
-    options |= dict(steps=job.layers) if job.model == 'glow' else dict(checkerboards=job.layers, channelwise=job.layers)
-    model = on_pixels(MODELS[job.model](shape, **options), shape, lam=.05)
-    if job.noise not in ('uniform', 'learned'): raise ValueError(f"noise: expected 'uniform' or 'learned', got {job.noise!r}")
-    if job.noise == 'learned': model = Dequantized(model, LearnedNoise(shape))
-    if job.start: start_from(model, job.start)
+    options |= dict(
+        scales=job.scales,
+        bound=job.bound,
+        width=job.hidden[0],
+        blocks=job.blocks,
+        context_dim=10 if job.labels else 0,
+    )
+    options |= (
+        dict(steps=job.layers)
+        if job.model == 'glow'
+        else dict(checkerboards=job.layers, channelwise=job.layers)
+    )
+    model = on_pixels(MODELS[job.model](shape, **options), shape, lam=0.05)
+    if job.noise not in ('uniform', 'learned'):
+        raise ValueError(f"noise: expected 'uniform' or 'learned', got {job.noise!r}")
+    if job.noise == 'learned':
+        model = Dequantized(model, LearnedNoise(shape))
+    if job.start:
+        start_from(model, job.start)
     return model
 
 
 def start_from(model: Model, run) -> None:
     "Copy the weights of a run; learned noise and the inputs for classes, which it may lack, keep their own start."
     source, _ = read_run(run)
-    target = model.flow if isinstance(model, Dequantized) and not isinstance(source, Dequantized) else model
-    try: missing, extra = target.load_state_dict(source.state_dict(), strict=False)
-    except RuntimeError as e: raise ValueError(f'start: {run} holds another architecture: {e}') from None
-    if extra or not all('read_context' in k for k in missing): raise ValueError(f'start: {run} holds another architecture; give the settings it was made with')
+    target = (
+        model.flow
+        if isinstance(model, Dequantized) and not isinstance(source, Dequantized)
+        else model
+    )
+    try:
+        missing, extra = target.load_state_dict(source.state_dict(), strict=False)
+    except RuntimeError as e:
+        raise ValueError(f'start: {run} holds another architecture: {e}') from None
+    if extra or not all('read_context' in k for k in missing):
+        raise ValueError(
+            f'start: {run} holds another architecture; give the settings it was made with'
+        )
 
 
 def in_bfloat16(loss: Callable) -> Callable:
     "The same loss, with matrix products and convolutions of the networks in bfloat16 while gradients are taken."
+
     def halved(model, x, context):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=torch.is_grad_enabled()): return loss(model, x, context)
+        with torch.autocast(
+            x.device.type, torch.bfloat16, enabled=torch.is_grad_enabled()
+        ):
+            return loss(model, x, context)
+
     return halved
 
 # %% ../nbs/80_runs.ipynb #5bec558a
 def hardware(device: str) -> dict:
     "The machine of a run: processor, threads, accelerator, versions."
     cpu = platform.processor() or platform.machine()
-    try: cpu = next(l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
-    except (OSError, StopIteration): pass
+    try:
+        cpu = next(
+            l.split(':')[1].strip()
+            for l in open('/proc/cpuinfo')
+            if l.startswith('model name')
+        )
+    except (OSError, StopIteration):
+        pass
     name = torch.cuda.get_device_name(0) if device.startswith('cuda') else None
-    return dict(cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(), accelerator=name, python=platform.python_version(),
-                torch=torch.__version__, flowbook=flowbook.__version__)
+    return dict(
+        cpu=cpu,
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        accelerator=name,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        flowbook=flowbook.__version__,
+    )
 
 
 def metric(name, values: Tensor, unit: str, split: str) -> dict:
     "A number for each example as one metric: mean, median, largest, standard error of the mean."
-    return dict(name=name, value=values.mean().item(), median=values.median().item(), largest=values.max().item(),
-                error=values.std().item()/len(values)**.5, unit=unit, split=split, n=len(values))
+    return dict(
+        name=name,
+        value=values.mean().item(),
+        median=values.median().item(),
+        largest=values.max().item(),
+        error=values.std().item() / len(values) ** 0.5,
+        unit=unit,
+        split=split,
+        n=len(values),
+    )
 
 
 def measure(flow: Flow, parts: Parts) -> list:
     "What the trained flow is worth: a list of metrics, each with mean, median, largest value, standard error, unit, split and n."
     if parts.kind == 'pixels':
-        given = parts.labels if any(getattr(m, 'context_dim', 0) == 10 for m in flow.modules()) else {}
-        bits = {split: image_bits(flow, x, given.get(split)) for split, x in [('valid', parts.valid), ('test', parts.test)]}
-        plain = [metric('dequantised bits per dimension', b, 'bits/dim', split) for split, b in bits.items()]
-        insured = {split: mix_uniform(b, .01, parts.test[0].numel()) for split, b in bits.items()}
-        return plain + [metric('the same, mixed with 1 % of the uniform density', b, 'bits/dim', split) for split, b in insured.items()]
-    metrics = [metric('negative log-likelihood', evaluate(flow, parts.test).double(), 'nats', 'test')]
+        given = (
+            parts.labels
+            if any(getattr(m, 'context_dim', 0) == 10 for m in flow.modules())
+            else {}
+        )
+        bits = {
+            split: image_bits(flow, x, given.get(split))
+            for split, x in [('valid', parts.valid), ('test', parts.test)]
+        }
+        plain = [
+            metric('dequantised bits per dimension', b, 'bits/dim', split)
+            for split, b in bits.items()
+        ]
+        insured = {
+            split: mix_uniform(b, 0.01, parts.test[0].numel())
+            for split, b in bits.items()
+        }
+        return plain + [
+            metric(
+                'the same, mixed with 1 % of the uniform density', b, 'bits/dim', split
+            )
+            for split, b in insured.items()
+        ]
+    metrics = [
+        metric(
+            'negative log-likelihood',
+            evaluate(flow, parts.test).double(),
+            'nats',
+            'test',
+        )
+    ]
     if parts.toy and parts.toy.log_prob:
         kl, error = kl_to_truth(flow, parts.toy)
-        metrics.append(dict(name='KL to the truth', value=float(kl), error=float(error), unit='nats', split='fresh', n=50_000))
+        metrics.append(
+            dict(
+                name='KL to the truth',
+                value=float(kl),
+                error=float(error),
+                unit='nats',
+                split='fresh',
+                n=50_000,
+            )
+        )
     return metrics
 
 # %% ../nbs/80_runs.ipynb #fdbf0608
 def save_figure(path, draw: Callable, size: tuple) -> None:
     "Draw on a figure of `size` inches and write it as PNG, atomically; no window and no global figure."
     from matplotlib.figure import Figure
+
     figure, buffer = Figure(figsize=size, layout='constrained'), io.BytesIO()
     draw(figure.subplots())
     figure.savefig(buffer, format='png', dpi=100)
@@ -201,10 +395,14 @@ def save_figure(path, draw: Callable, size: tuple) -> None:
 def draw_samples(ax, x: Tensor, data: Tensor | None = None) -> None:
     "Images as a sheet; points as a scatter of the first two coordinates, over the data if given."
     from flowbook.figures import draw_images
-    if x.dim() == 4: draw_images(ax, x)
-    elif x.shape[1] == 1: ax.hist(x[:, 0].numpy(), bins=60, color='#009E73')
+
+    if x.dim() == 4:
+        draw_images(ax, x)
+    elif x.shape[1] == 1:
+        ax.hist(x[:, 0].numpy(), bins=60, color='#009E73')
     else:
-        if data is not None: ax.scatter(*data[:2000, :2].T.numpy(), s=3, color='#D55E00', label='data')
+        if data is not None:
+            ax.scatter(*data[:2000, :2].T.numpy(), s=3, color='#D55E00', label='data')
         ax.scatter(*x[:2000, :2].T.numpy(), s=3, color='#009E73', label='samples')
         ax.legend()
 
@@ -214,44 +412,120 @@ def round_weights(model: Model, bits: int) -> None:
     "Keep `bits` significant binary digits of each parameter, in place: fewer make a file that compresses better."
     for p in model.parameters():
         digits, exponent = torch.frexp(p)
-        p.copy_(torch.ldexp(torch.round(digits*2**bits)/2**bits, exponent))
+        p.copy_(torch.ldexp(torch.round(digits * 2**bits) / 2**bits, exponent))
 
 # %% ../nbs/80_runs.ipynb #4da9ab9a
-def train(job: Job, out, resume: bool = False, half: bool = False, bits: int | None = None, progress: bool | None = None, say: Callable = print) -> dict:
+def train(
+    job: Job,
+    out,
+    resume: bool = False,
+    half: bool = False,
+    bits: int | None = None,
+    progress: bool | None = None,
+    say: Callable = print,
+) -> dict:
     "Do a job and fill the folder `out`; returns the record. Raises `ValueError` before anything is written."
     parts = read_parts(job.data, job.seed)
     job = job.settle(parts)
     out, pixels = Path(out), parts.kind == 'pixels'
-    if bits is not None and bits < 1: raise ValueError(f'bits: expected at least 1, got {bits}')
-    if (out/'run.json').exists(): raise ValueError(f'{out}: holds a finished run; choose another folder with --out, or remove it')
+    if bits is not None and bits < 1:
+        raise ValueError(f'bits: expected at least 1, got {bits}')
+    if (out / 'run.json').exists():
+        raise ValueError(
+            f'{out}: holds a finished run; choose another folder with --out, or remove it'
+        )
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
         flow = build_flow(job, parts)
     device = job.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     create_folder(out)
-    size, params = len(parts.train) if isinstance(parts.train, Tensor) else 'fresh', sum(p.numel() for p in flow.parameters())
-    say(f'{job.model} with {params:,} parameters on {parts.name} ({size} training examples), {job.epochs} epochs on {device}')
-    labels, loss = (parts.labels if job.labels else {}), in_bfloat16(type(flow).loss) if job.bfloat16 else None
-    history = fit(flow, parts.train, labels.get('train'), valid=parts.valid, valid_context=labels.get('valid'), loss=loss,
-                  prepare=dequantize if pixels and not flow.discrete else None, epochs=job.epochs, batch_size=job.batch_size,
-                  epoch_size=51_200, lr=job.lr, warmup=job.warmup, weight_decay=job.weight_decay, ema=job.ema, patience=job.patience, seed=job.seed,
-                  device=device, checkpoint=out/'checkpoint.safetensors', resume=resume, progress=progress)
+    size, params = (
+        len(parts.train) if isinstance(parts.train, Tensor) else 'fresh',
+        sum(p.numel() for p in flow.parameters()),
+    )
+    say(
+        f'{job.model} with {params:,} parameters on {parts.name} ({size} training examples), {job.epochs} epochs on {device}'
+    )
+    labels, loss = (
+        (parts.labels if job.labels else {}),
+        in_bfloat16(type(flow).loss) if job.bfloat16 else None,
+    )
+    history = fit(
+        flow,
+        parts.train,
+        labels.get('train'),
+        valid=parts.valid,
+        valid_context=labels.get('valid'),
+        loss=loss,
+        prepare=dequantize if pixels and not flow.discrete else None,
+        epochs=job.epochs,
+        batch_size=job.batch_size,
+        epoch_size=51_200,
+        lr=job.lr,
+        warmup=job.warmup,
+        weight_decay=job.weight_decay,
+        ema=job.ema,
+        patience=job.patience,
+        seed=job.seed,
+        device=device,
+        checkpoint=out / 'checkpoint.safetensors',
+        resume=resume,
+        progress=progress,
+    )
     full = measure(flow, parts) if half or bits else None
-    if bits: round_weights(flow, bits)
-    save(flow, out/'weights.safetensors', dtype=torch.float16 if half else None, data=parts.name)
-    if full: flow = load(out/'weights.safetensors')  # what is reported is what was stored
-    record = dict(model=job.model, data=parts.name, job=dataclasses.asdict(job) | {'data': parts.name}, parameters=params, half=half, bits=bits,
-                  metrics=measure(flow, parts), history=dataclasses.asdict(history), hardware=hardware(device))
+    if bits:
+        round_weights(flow, bits)
+    save(
+        flow,
+        out / 'weights.safetensors',
+        dtype=torch.float16 if half else None,
+        data=parts.name,
+    )
+    if full:
+        flow = load(out / 'weights.safetensors')  # what is reported is what was stored
+    record = dict(
+        model=job.model,
+        data=parts.name,
+        job=dataclasses.asdict(job) | {'data': parts.name},
+        parameters=params,
+        half=half,
+        bits=bits,
+        metrics=measure(flow, parts),
+        history=dataclasses.asdict(history),
+        hardware=hardware(device),
+    )
     sizes = dict(train=size, valid=len(parts.valid), test=len(parts.test))
-    if full: record['metrics in full precision'] = full
-    record.update(sizes=sizes, seconds=round(history.seconds, 1), finished=time.strftime('%Y-%m-%d'))
-    scale = 1/(math.log(2)*parts.test[0].numel()) if pixels else 1.
-    shape, classes = ((8,), torch.eye(10)[:8]) if job.labels else ((64 if pixels else 2000,), None)
-    x = flow.sample(shape, classes, generator=torch.Generator().manual_seed(job.seed)).flatten(0, len(shape) - (not job.labels))
-    save_figure(out/'samples.png', lambda ax: draw_samples(ax, x, None if pixels else parts.test), (5, 5))
-    save_figure(out/'loss.png', lambda ax: history.plot(ax, scale, 'bits/dim' if pixels else 'nats', parts.toy.entropy if parts.toy else None), (6, 3.5))
-    write_bytes(out/'run.json', (json.dumps(record, indent=1) + '\n').encode())
-    (out/'checkpoint.safetensors').unlink(missing_ok=True)
+    if full:
+        record['metrics in full precision'] = full
+    record.update(
+        sizes=sizes,
+        seconds=round(history.seconds, 1),
+        finished=time.strftime('%Y-%m-%d'),
+    )
+    scale = 1 / (math.log(2) * parts.test[0].numel()) if pixels else 1.0
+    shape, classes = (
+        ((8,), torch.eye(10)[:8]) if job.labels else ((64 if pixels else 2000,), None)
+    )
+    x = flow.sample(
+        shape, classes, generator=torch.Generator().manual_seed(job.seed)
+    ).flatten(0, len(shape) - (not job.labels))
+    save_figure(
+        out / 'samples.png',
+        lambda ax: draw_samples(ax, x, None if pixels else parts.test),
+        (5, 5),
+    )
+    save_figure(
+        out / 'loss.png',
+        lambda ax: history.plot(
+            ax,
+            scale,
+            'bits/dim' if pixels else 'nats',
+            parts.toy.entropy if parts.toy else None,
+        ),
+        (6, 3.5),
+    )
+    write_bytes(out / 'run.json', (json.dumps(record, indent=1) + '\n').encode())
+    (out / 'checkpoint.safetensors').unlink(missing_ok=True)
     return record
 
 # %% ../nbs/80_runs.ipynb #d76cec4f
@@ -259,27 +533,45 @@ def create_folder(out: Path) -> None:
     "Create a folder and make sure that it can be written; `ValueError` otherwise."
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out/'.probe'
+        probe = out / '.probe'
         probe.touch()
         probe.unlink()
-    except OSError as e: raise ValueError(f'{out}: cannot write there ({e.strerror}); choose another folder with --out') from None
+    except OSError as e:
+        raise ValueError(
+            f'{out}: cannot write there ({e.strerror}); choose another folder with --out'
+        ) from None
 
 
 def read_run(run) -> tuple[Model, dict]:
     "The flow and the record of a run: a folder, or the name of a run that ships with the package."
     folder = Path(run)
-    if not folder.is_dir(): folder = shipped()/str(run)
-    if not (folder/'run.json').is_file():
-        names = ', '.join(sorted(p.name for p in shipped().iterdir() if (p/'weights.safetensors').exists())) if shipped().is_dir() else ''
-        raise ValueError(f'RUN: expected a folder that `flowbook fit` has finished, or one of: {names}; got {str(run)!r}')
-    try: record = json.loads((folder/'run.json').read_text())
-    except ValueError as e: raise ValueError(f'{folder}/run.json: damaged ({e})') from None
-    return load(folder/'weights.safetensors'), record
+    if not folder.is_dir():
+        folder = shipped() / str(run)
+    if not (folder / 'run.json').is_file():
+        names = (
+            ', '.join(
+                sorted(
+                    p.name
+                    for p in shipped().iterdir()
+                    if (p / 'weights.safetensors').exists()
+                )
+            )
+            if shipped().is_dir()
+            else ''
+        )
+        raise ValueError(
+            f'RUN: expected a folder that `flowbook fit` has finished, or one of: {names}; got {str(run)!r}'
+        )
+    try:
+        record = json.loads((folder / 'run.json').read_text())
+    except ValueError as e:
+        raise ValueError(f'{folder}/run.json: damaged ({e})') from None
+    return load(folder / 'weights.safetensors'), record
 
 
 def shipped() -> Path:
     "Folder of the runs that ship with the package."
-    return Path(__file__).parent/'assets'/'runs'
+    return Path(__file__).parent / 'assets' / 'runs'
 
 # %% ../nbs/80_runs.ipynb #598cf8be
 def score_file(run, data: str) -> dict:
@@ -288,30 +580,74 @@ def score_file(run, data: str) -> dict:
     parts = read_parts(data) if data in SETS else None
     x = parts.test if parts else read_table(data)
     if tuple(x.shape[1:]) != tuple(flow.event_shape):
-        raise ValueError(f'{data}: expected rows of shape {tuple(flow.event_shape)} as in {record["data"]}, got {tuple(x.shape[1:])}')
+        raise ValueError(
+            f'{data}: expected rows of shape {tuple(flow.event_shape)} as in {record["data"]}, got {tuple(x.shape[1:])}'
+        )
     pixels = len(flow.event_shape) == 3
-    if pixels and x.is_floating_point(): raise ValueError(f'{data}: this run scores images of whole numbers 0…255 (uint8), got floats')
-    classes = parts.labels.get('test') if parts and record['job'].get('labels') else None
-    if record['job'].get('labels') and classes is None: raise ValueError(f'{data}: this run needs the class of each image; score {record["data"]}')
+    if pixels and x.is_floating_point():
+        raise ValueError(
+            f'{data}: this run scores images of whole numbers 0…255 (uint8), got floats'
+        )
+    classes = (
+        parts.labels.get('test') if parts and record['job'].get('labels') else None
+    )
+    if record['job'].get('labels') and classes is None:
+        raise ValueError(
+            f'{data}: this run needs the class of each image; score {record["data"]}'
+        )
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of the noise of dequantisation
-        log_p = -evaluate(flow, dequantize(x) if pixels and not flow.discrete else x, classes).double()
-    unit, values = ('bits/dim', -log_p/(x[0].numel()*math.log(2))) if pixels else ('nats', -log_p)
-    return dict(rows=log_p, unit=unit, mean=values.mean().item(), error=(values.std()/len(values)**.5).item() if len(values) > 1 else None, n=len(x))
+        log_p = -evaluate(
+            flow, dequantize(x) if pixels and not flow.discrete else x, classes
+        ).double()
+    unit, values = (
+        ('bits/dim', -log_p / (x[0].numel() * math.log(2)))
+        if pixels
+        else ('nats', -log_p)
+    )
+    return dict(
+        rows=log_p,
+        unit=unit,
+        mean=values.mean().item(),
+        error=(values.std() / len(values) ** 0.5).item() if len(values) > 1 else None,
+        n=len(x),
+    )
 
 
-def sample_file(run, path, n: int = 64, temperature: float = 1., seed: int = 0) -> Tensor:
+def sample_file(
+    run, path, n: int = 64, temperature: float = 1.0, seed: int = 0
+) -> Tensor:
     "Draw `n` samples of a run and write them as .png, .npy or .csv; returns them."
     flow, record = read_run(run)
-    if n < 1: raise ValueError(f'--n: expected at least 1, got {n}')
-    shape, classes = ((), torch.eye(10)[torch.arange(n) % 10]) if record['job'].get('labels') else ((n,), None)  # the classes in turn
-    x = flow.sample(shape, classes, temperature=temperature, generator=torch.Generator().manual_seed(seed))
+    if n < 1:
+        raise ValueError(f'--n: expected at least 1, got {n}')
+    shape, classes = (
+        ((), torch.eye(10)[torch.arange(n) % 10])
+        if record['job'].get('labels')
+        else ((n,), None)
+    )  # the classes in turn
+    x = flow.sample(
+        shape,
+        classes,
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(seed),
+    )
     path, buffer = Path(path), io.BytesIO()
-    if not path.parent.is_dir(): raise ValueError(f'{path}: the folder {path.parent} does not exist')
-    if path.suffix == '.png': save_figure(path, lambda ax: draw_samples(ax, x), (5, 5))
+    if not path.parent.is_dir():
+        raise ValueError(f'{path}: the folder {path.parent} does not exist')
+    if path.suffix == '.png':
+        save_figure(path, lambda ax: draw_samples(ax, x), (5, 5))
     elif path.suffix == '.npy':
         np.save(buffer, x.numpy())
         write_bytes(path, buffer.getvalue())
-    elif path.suffix == '.csv': write_bytes(path, '\n'.join(','.join(f'{v:.7g}' for v in row) for row in x.flatten(1).tolist()).encode() + b'\n')
-    else: raise ValueError(f'{path}: expected a name that ends in .png, .npy or .csv')
+    elif path.suffix == '.csv':
+        write_bytes(
+            path,
+            '\n'.join(
+                ','.join(f'{v:.7g}' for v in row) for row in x.flatten(1).tolist()
+            ).encode()
+            + b'\n',
+        )
+    else:
+        raise ValueError(f'{path}: expected a name that ends in .png, .npy or .csv')
     return x

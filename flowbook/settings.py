@@ -14,6 +14,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Number:
     "What a setting may be: a whole or real number from `low` up, or above it, below `high`."
+
     kind: type = float  # `int` for whole numbers
     low: float = -math.inf  # smallest value
     high: float = math.inf  # never reached
@@ -23,9 +24,9 @@ class Number:
     def __str__(self):
         what = 'a whole number' if self.kind is int else 'a number'
         low = f'above {self.low:g}' if self.above else f'from {self.low:g} up'
-        parts = [what] + [low]*(self.low > -math.inf)
-        parts += [f'below {self.high:g}']*(self.high < math.inf)
-        return ' '.join(parts) + ', or None'*self.optional
+        parts = [what] + [low] * (self.low > -math.inf)
+        parts += [f'below {self.high:g}'] * (self.high < math.inf)
+        return ' '.join(parts) + ', or None' * self.optional
 
     def check(self, name: str, value):
         "The value as a plain number; `ValueError` if it is another kind or out of range."
@@ -85,7 +86,9 @@ class Several:
         "The values as a list of plain numbers; `ValueError` otherwise."
         if value is None and self.optional:
             return None
-        if not isinstance(value, (list, tuple)) or len(value) != (self.length or len(value)):
+        if not isinstance(value, (list, tuple)) or len(value) != (
+            self.length or len(value)
+        ):
             raise ValueError(f'{name}: expected {self}, got {value!r}')
         return [self.each.check(name, v) for v in value]
 

@@ -20,9 +20,12 @@ from .train import evaluate
 @dataclass(frozen=True)
 class Toy:
     "A law of points in the plane that can be sampled and, mostly, evaluated."
+
     name: str  # its key in `toys`
     sample: Callable  # `sample(n, generator=None)` draws float32 points of shape `(n, 2)`; None uses torch's global generator
-    log_prob: Callable | None  # log-density in nats, `(..., 2) → (...)`; None if it has no closed form
+    log_prob: (
+        Callable | None
+    )  # log-density in nats, `(..., 2) → (...)`; None if it has no closed form
     entropy: float | None  # differential entropy in nats; None if unknown
     window: tuple  # (left, right, bottom, top), what a picture of it should show
 
@@ -32,18 +35,19 @@ toys = {}  # every law of this page by name
 
 def toy(name: str) -> Toy:
     "The law called `name`; `ValueError` lists the names there are."
-    if name not in toys: raise ValueError(f"name: expected one of {', '.join(toys)}, got {name!r}")
+    if name not in toys:
+        raise ValueError(f"name: expected one of {', '.join(toys)}, got {name!r}")
     return toys[name]
 
 # %% ../nbs/92_toys.ipynb #618a4e38
-def normal(x: Tensor, mean=0., sd=1.) -> Tensor:
+def normal(x: Tensor, mean=0.0, sd=1.0) -> Tensor:
     "Log-density of a normal number, nats."
-    return -0.5*((x - mean)/sd)**2 - math.log(sd) - 0.5*math.log(2*math.pi)
+    return -0.5 * ((x - mean) / sd) ** 2 - math.log(sd) - 0.5 * math.log(2 * math.pi)
 
 
 def normal_entropy(sd: float) -> float:
     "Entropy of a normal number with standard deviation `sd`, nats."
-    return 0.5*math.log(2*math.pi*math.e*sd*sd)
+    return 0.5 * math.log(2 * math.pi * math.e * sd * sd)
 
 
 def mixture(log_p: Tensor) -> Tensor:
@@ -53,17 +57,22 @@ def mixture(log_p: Tensor) -> Tensor:
 # %% ../nbs/92_toys.ipynb #e13a9e07
 def banana_sample(n: int, generator=None) -> Tensor:
     e = torch.randn(n, 2, generator=generator)
-    x2 = 4*e[:, 1]
-    return torch.stack([x2**2/4 + e[:, 0], x2], -1)/40
+    x2 = 4 * e[:, 1]
+    return torch.stack([x2**2 / 4 + e[:, 0], x2], -1) / 40
 
 
 def banana_log_prob(x: Tensor) -> Tensor:
-    x1, x2 = (40*x).unbind(-1)
-    return normal(x2, 0., 4.) + normal(x1, x2**2/4) + 2*math.log(40)
+    x1, x2 = (40 * x).unbind(-1)
+    return normal(x2, 0.0, 4.0) + normal(x1, x2**2 / 4) + 2 * math.log(40)
 
 
-toys['banana'] = Toy('banana', banana_sample, banana_log_prob,
-                     normal_entropy(4.) + normal_entropy(1.) - 2*math.log(40), (-.1, 1., -.35, .35))
+toys['banana'] = Toy(
+    'banana',
+    banana_sample,
+    banana_log_prob,
+    normal_entropy(4.0) + normal_entropy(1.0) - 2 * math.log(40),
+    (-0.1, 1.0, -0.35, 0.35),
+)
 
 # %% ../nbs/92_toys.ipynb #25b01959
 def kl_to_truth(
@@ -73,146 +82,225 @@ def kl_to_truth(
     seed: int = 0,  # Seed of the points; none of them is ever drawn by `fit`
 ) -> tuple[float, float]:  # KL(truth ‖ model) and its standard error, nats
     "Mean of `log p_true − log p_model` over `n` fresh points, Eq. (eq-kl); infinite if a point overflows on its way to the base."
-    if toy.log_prob is None: raise ValueError(f'toy: {toy.name} has no closed-form density, so its KL is unknown; '
-                                              f'expected one of {", ".join(k for k, t in toys.items() if t.log_prob)}')
+    if toy.log_prob is None:
+        raise ValueError(
+            f'toy: {toy.name} has no closed-form density, so its KL is unknown; '
+            f'expected one of {", ".join(k for k, t in toys.items() if t.log_prob)}'
+        )
     x = toy.sample(n, torch.Generator().manual_seed(10**12 + seed))
     loss = evaluate(flow, x, batch_size=10_000).double()  # −log p_model
-    if not torch.isfinite(loss).all(): return math.inf, math.inf
+    if not torch.isfinite(loss).all():
+        return math.inf, math.inf
     difference = toy.log_prob(x).double() + loss
-    return difference.mean().item(), difference.std().item()/n**.5
+    return difference.mean().item(), difference.std().item() / n**0.5
 
 # %% ../nbs/92_toys.ipynb #7075000f
 def quadrature(law: Toy, window: tuple, n: int = 1500) -> tuple[float, float]:
     "Mass and entropy (nats) of a law by the midpoint rule on an n × n grid over `window`."
     left, right, bottom, top = window
-    xs = left + (right - left)*(torch.arange(n, dtype=torch.float64) + .5)/n
-    ys = bottom + (top - bottom)*(torch.arange(n, dtype=torch.float64) + .5)/n
-    mass = entropy = 0.
+    xs = left + (right - left) * (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    ys = bottom + (top - bottom) * (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    mass = entropy = 0.0
     for part in xs.split(100):
         log_p = law.log_prob(torch.cartesian_prod(part, ys))
-        mass, entropy = mass + log_p.exp().sum().item(), entropy - torch.special.xlogy(log_p.exp(), log_p.exp()).sum().item()
-    cell = (right - left)*(top - bottom)/n**2
-    return mass*cell, entropy*cell
+        mass, entropy = (
+            mass + log_p.exp().sum().item(),
+            entropy - torch.special.xlogy(log_p.exp(), log_p.exp()).sum().item(),
+        )
+    cell = (right - left) * (top - bottom) / n**2
+    return mass * cell, entropy * cell
 
 # %% ../nbs/92_toys.ipynb #e575e27e
 def funnel_sample(n: int, generator=None) -> Tensor:
     e = torch.randn(n, 2, generator=generator)
-    return torch.stack([e[:, 0]*e[:, 1].exp(), e[:, 1]], -1)
+    return torch.stack([e[:, 0] * e[:, 1].exp(), e[:, 1]], -1)
 
 
 def funnel_log_prob(x: Tensor) -> Tensor:
     x1, x2 = x.unbind(-1)
-    return normal(x2) + normal(x1*(-x2).exp()) - x2
+    return normal(x2) + normal(x1 * (-x2).exp()) - x2
 
 
-toys['funnel'] = Toy('funnel', funnel_sample, funnel_log_prob, 2*normal_entropy(1.), (-6., 6., -3., 3.))
+toys['funnel'] = Toy(
+    'funnel',
+    funnel_sample,
+    funnel_log_prob,
+    2 * normal_entropy(1.0),
+    (-6.0, 6.0, -3.0, 3.0),
+)
 
 # %% ../nbs/92_toys.ipynb #74534aa8
 def inner(u: Tensor) -> Tensor:
     "Keep numbers in [0, 1) away from both ends, by more than float32 rounds: the density beyond a sharp edge is 0."
-    return 1e-5 + (1 - 2e-5)*u
+    return 1e-5 + (1 - 2e-5) * u
 
 
 def checkerboard_sample(n: int, generator=None) -> Tensor:
-    column, row = torch.randint(4, (n,), generator=generator), torch.randint(2, (n,), generator=generator)
-    corner = torch.stack([column, 2*row + column % 2], -1) - 2
+    column, row = (
+        torch.randint(4, (n,), generator=generator),
+        torch.randint(2, (n,), generator=generator),
+    )
+    corner = torch.stack([column, 2 * row + column % 2], -1) - 2
     return corner + inner(torch.rand(n, 2, generator=generator))
 
 
 def checkerboard_log_prob(x: Tensor) -> Tensor:
     cell = x.floor()
     inside = (cell.sum(-1) % 2 == 0) & (cell >= -2).all(-1) & (cell < 2).all(-1)
-    return torch.where(inside, x.new_tensor(-math.log(8.)), x.new_tensor(-math.inf))
+    return torch.where(inside, x.new_tensor(-math.log(8.0)), x.new_tensor(-math.inf))
 
 
-toys['checkerboard'] = Toy('checkerboard', checkerboard_sample, checkerboard_log_prob, math.log(8.), (-2.2, 2.2, -2.2, 2.2))
+toys['checkerboard'] = Toy(
+    'checkerboard',
+    checkerboard_sample,
+    checkerboard_log_prob,
+    math.log(8.0),
+    (-2.2, 2.2, -2.2, 2.2),
+)
 
 # %% ../nbs/92_toys.ipynb #b09ea145
-RADII, WIDTH = (1., 2., 3.), .04  # the rings' radii, and the standard deviation of log radius
+RADII, WIDTH = (
+    (1.0, 2.0, 3.0),
+    0.04,
+)  # the rings' radii, and the standard deviation of log radius
 
 
 def rings_sample(n: int, generator=None) -> Tensor:
-    ring, angle = torch.randint(3, (n,), generator=generator), 2*math.pi*torch.rand(n, generator=generator)
-    radius = torch.tensor(RADII)[ring]*(WIDTH*torch.randn(n, generator=generator)).exp()
-    return torch.stack([radius*angle.cos(), radius*angle.sin()], -1)
+    ring, angle = (
+        torch.randint(3, (n,), generator=generator),
+        2 * math.pi * torch.rand(n, generator=generator),
+    )
+    radius = (
+        torch.tensor(RADII)[ring] * (WIDTH * torch.randn(n, generator=generator)).exp()
+    )
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
 
 
 def rings_log_prob(x: Tensor) -> Tensor:
-    log_r = x.square().sum(-1).log()/2
-    return mixture(normal(log_r[..., None], x.new_tensor(RADII).log(), WIDTH)) - 2*log_r - math.log(2*math.pi)
+    log_r = x.square().sum(-1).log() / 2
+    return (
+        mixture(normal(log_r[..., None], x.new_tensor(RADII).log(), WIDTH))
+        - 2 * log_r
+        - math.log(2 * math.pi)
+    )
 
 
-toys['rings'] = Toy('rings', rings_sample, rings_log_prob, math.log(6*math.pi) + normal_entropy(WIDTH) + 2*math.log(6.)/3,
-                    (-3.6, 3.6, -3.6, 3.6))
+toys['rings'] = Toy(
+    'rings',
+    rings_sample,
+    rings_log_prob,
+    math.log(6 * math.pi) + normal_entropy(WIDTH) + 2 * math.log(6.0) / 3,
+    (-3.6, 3.6, -3.6, 3.6),
+)
 
 # %% ../nbs/92_toys.ipynb #13e5623f
-ARM = dict(start=.5, end=3., turn=2., width=.08)  # two arms: radii, radians per unit of radius, standard deviation across
+ARM = dict(
+    start=0.5, end=3.0, turn=2.0, width=0.08
+)  # two arms: radii, radians per unit of radius, standard deviation across
 
 
 def spirals_sample(n: int, generator=None) -> Tensor:
     arm = torch.randint(2, (n,), generator=generator)
-    r = ARM['start'] + (ARM['end'] - ARM['start'])*inner(torch.rand(n, generator=generator))
-    angle = math.pi*arm + ARM['turn']*r + ARM['width']/r*torch.randn(n, generator=generator)
-    return torch.stack([r*angle.cos(), r*angle.sin()], -1)
+    r = ARM['start'] + (ARM['end'] - ARM['start']) * inner(
+        torch.rand(n, generator=generator)
+    )
+    angle = (
+        math.pi * arm
+        + ARM['turn'] * r
+        + ARM['width'] / r * torch.randn(n, generator=generator)
+    )
+    return torch.stack([r * angle.cos(), r * angle.sin()], -1)
 
 
 def spirals_log_prob(x: Tensor) -> Tensor:
     r = x.square().sum(-1).sqrt()
-    off = torch.atan2(x[..., 1], x[..., 0]) - ARM['turn']*r
-    off = (off + math.pi/2) % math.pi - math.pi/2  # angle to the nearer arm, in [−π/2, π/2)
-    across = normal(off*r/ARM['width']) - math.log(ARM['width'])  # density per unit of length across the arm
+    off = torch.atan2(x[..., 1], x[..., 0]) - ARM['turn'] * r
+    off = (
+        off + math.pi / 2
+    ) % math.pi - math.pi / 2  # angle to the nearer arm, in [−π/2, π/2)
+    across = normal(off * r / ARM['width']) - math.log(
+        ARM['width']
+    )  # density per unit of length across the arm
     inside = (r >= ARM['start']) & (r < ARM['end'])
-    return torch.where(inside, across - math.log(2*(ARM['end'] - ARM['start'])), -math.inf)
+    return torch.where(
+        inside, across - math.log(2 * (ARM['end'] - ARM['start'])), -math.inf
+    )
 
 
-toys['spirals'] = Toy('spirals', spirals_sample, spirals_log_prob,
-                      math.log(2*(ARM['end'] - ARM['start'])) + normal_entropy(ARM['width']), (-3.4, 3.4, -3.4, 3.4))
+toys['spirals'] = Toy(
+    'spirals',
+    spirals_sample,
+    spirals_log_prob,
+    math.log(2 * (ARM['end'] - ARM['start'])) + normal_entropy(ARM['width']),
+    (-3.4, 3.4, -3.4, 3.4),
+)
 
 # %% ../nbs/92_toys.ipynb #c4644b3c
 def petals(k: int, radius: float) -> Tensor:
     "Centres of `k` petals on a circle, shape `(k, 2)`."
-    angle = torch.arange(k)*(2*math.pi/k)
-    return radius*torch.stack([angle.cos(), angle.sin()], -1)
+    angle = torch.arange(k) * (2 * math.pi / k)
+    return radius * torch.stack([angle.cos(), angle.sin()], -1)
 
 
 def eight_gaussians_sample(n: int, generator=None) -> Tensor:
     petal = torch.randint(8, (n,), generator=generator)
-    return petals(8, 2.)[petal] + .2*torch.randn(n, 2, generator=generator)
+    return petals(8, 2.0)[petal] + 0.2 * torch.randn(n, 2, generator=generator)
 
 
 def eight_gaussians_log_prob(x: Tensor) -> Tensor:
-    return mixture(normal(x[..., None, :], petals(8, 2.).to(x), .2).sum(-1))
+    return mixture(normal(x[..., None, :], petals(8, 2.0).to(x), 0.2).sum(-1))
 
 
-toys['eight_gaussians'] = Toy('eight_gaussians', eight_gaussians_sample, eight_gaussians_log_prob, None, (-2.8, 2.8, -2.8, 2.8))
+toys['eight_gaussians'] = Toy(
+    'eight_gaussians',
+    eight_gaussians_sample,
+    eight_gaussians_log_prob,
+    None,
+    (-2.8, 2.8, -2.8, 2.8),
+)
 
 # %% ../nbs/92_toys.ipynb #433f1b52
 def turn(x: Tensor, angle: Tensor) -> Tensor:
     "Turn each point about the origin by its own angle, in radians."
     c, s = angle.cos(), angle.sin()
-    return torch.stack([c*x[..., 0] - s*x[..., 1], s*x[..., 0] + c*x[..., 1]], -1)
+    return torch.stack(
+        [c * x[..., 0] - s * x[..., 1], s * x[..., 0] + c * x[..., 1]], -1
+    )
 
 
 def pinwheel_sample(n: int, generator=None) -> Tensor:
-    petal, e = torch.randint(5, (n,), generator=generator), torch.randn(n, 2, generator=generator)
-    x = turn(torch.stack([1.6 + .4*e[:, 0], .12*e[:, 1]], -1), petal*(2*math.pi/5))
-    return turn(x, 1.2*x.norm(dim=-1))
+    petal, e = (
+        torch.randint(5, (n,), generator=generator),
+        torch.randn(n, 2, generator=generator),
+    )
+    x = turn(
+        torch.stack([1.6 + 0.4 * e[:, 0], 0.12 * e[:, 1]], -1),
+        petal * (2 * math.pi / 5),
+    )
+    return turn(x, 1.2 * x.norm(dim=-1))
 
 
 def pinwheel_log_prob(x: Tensor) -> Tensor:
-    x = turn(x, -1.2*x.square().sum(-1).sqrt())[..., None, :]  # undo the twist, which keeps areas
-    along, across = turn(x, -torch.arange(5).to(x)*(2*math.pi/5)).unbind(-1)
-    return mixture(normal(along, 1.6, .4) + normal(across, 0., .12))
+    x = turn(x, -1.2 * x.square().sum(-1).sqrt())[
+        ..., None, :
+    ]  # undo the twist, which keeps areas
+    along, across = turn(x, -torch.arange(5).to(x) * (2 * math.pi / 5)).unbind(-1)
+    return mixture(normal(along, 1.6, 0.4) + normal(across, 0.0, 0.12))
 
 
-toys['pinwheel'] = Toy('pinwheel', pinwheel_sample, pinwheel_log_prob, None, (-3., 3., -3., 3.))
+toys['pinwheel'] = Toy(
+    'pinwheel', pinwheel_sample, pinwheel_log_prob, None, (-3.0, 3.0, -3.0, 3.0)
+)
 
 # %% ../nbs/92_toys.ipynb #ace3f69a
 def moons_sample(n: int, generator=None) -> Tensor:
-    lower, angle = torch.randint(2, (n,), generator=generator), math.pi*torch.rand(n, generator=generator)
+    lower, angle = (
+        torch.randint(2, (n,), generator=generator),
+        math.pi * torch.rand(n, generator=generator),
+    )
     arc = torch.stack([angle.cos(), angle.sin()], -1)
-    arc = torch.where(lower[:, None] == 1, torch.tensor([1., .5]) - arc, arc)
-    return arc + .08*torch.randn(n, 2, generator=generator)
+    arc = torch.where(lower[:, None] == 1, torch.tensor([1.0, 0.5]) - arc, arc)
+    return arc + 0.08 * torch.randn(n, 2, generator=generator)
 
 
-toys['moons'] = Toy('moons', moons_sample, None, None, (-1.5, 2.5, -1., 1.5))
+toys['moons'] = Toy('moons', moons_sample, None, None, (-1.5, 2.5, -1.0, 1.5))

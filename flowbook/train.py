@@ -7,7 +7,11 @@ __all__ = ['nll', 'learning_rate', 'update_average', 'check_data', 'History', 'D
            'run_epoch', 'fit']
 
 # %% ../nbs/05_train.ipynb #0d5ce0a1
-import itertools, math, numbers, os, time
+import itertools
+import math
+import numbers
+import os
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Callable
@@ -37,18 +41,25 @@ def learning_rate(
     warmup: int = 0,  # Steps of linear warm-up
 ) -> float:  # Learning rate of the next step
     "Linear warm-up, then half a cosine down to zero, or constant."
-    if schedule not in ('cosine', 'constant'): raise ValueError(f"schedule: expected 'cosine' or 'constant', got {schedule!r}")
-    if step < warmup: return lr*(step + 1)/(warmup + 1)
-    if schedule == 'constant': return lr
-    return lr*0.5*(1 + math.cos(math.pi*(step - warmup)/max(1, total - warmup)))
+    if schedule not in ('cosine', 'constant'):
+        raise ValueError(f"schedule: expected 'cosine' or 'constant', got {schedule!r}")
+    if step < warmup:
+        return lr * (step + 1) / (warmup + 1)
+    if schedule == 'constant':
+        return lr
+    return lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 # %% ../nbs/05_train.ipynb #c9dc9535
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+def update_average(
+    average: nn.Module, model: nn.Module, decay: float, step: int
+) -> None:
     "Move `average` towards `model` by `1 − min(decay, (1 + step)/(10 + step))`; buffers are copied."
-    w = 1 - min(decay, (1 + step)/(10 + step))
-    for a, p in zip(average.parameters(), model.parameters()): a.lerp_(p, w)
-    for a, b in zip(average.buffers(), model.buffers()): a.copy_(b)
+    w = 1 - min(decay, (1 + step) / (10 + step))
+    for a, p in zip(average.parameters(), model.parameters()):
+        a.lerp_(p, w)
+    for a, b in zip(average.buffers(), model.buffers()):
+        a.copy_(b)
 
 # %% ../nbs/05_train.ipynb #cc190bc8
 def check_data(
@@ -59,7 +70,9 @@ def check_data(
     "Raise `ValueError` unless `x` is something that `model` can be fitted to."
     x = as_tensor(x, 'data')
     if x.dim() == 0 or len(x) == 0:
-        raise ValueError(f'data: expected at least one example, got shape {tuple(x.shape)}')
+        raise ValueError(
+            f'data: expected at least one example, got shape {tuple(x.shape)}'
+        )
     if x.is_floating_point() and not torch.isfinite(x).all():
         bad = (~torch.isfinite(x.reshape(len(x), -1))).any(1).nonzero()
         raise ValueError(
@@ -81,31 +94,63 @@ def check_data(
 @dataclass
 class History:
     "What `fit` saw, epoch by epoch; losses in nats per example."
-    train: list = field(default_factory=list)  # mean training loss; in a game, of the first player
-    valid: list = field(default_factory=list)  # validation loss (of the averaged weights, if any)
+
+    train: list = field(
+        default_factory=list
+    )  # mean training loss; in a game, of the first player
+    valid: list = field(
+        default_factory=list
+    )  # validation loss (of the averaged weights, if any)
     lr: list = field(default_factory=list)  # learning rate at the end of the epoch
     steps: int = 0  # optimiser steps done
-    seconds: float = 0.  # wall time spent in `fit`
+    seconds: float = 0.0  # wall time spent in `fit`
     best_epoch: int | None = None  # epoch (from 0) of the lowest validation loss
     stopped: str = 'running'  # why the run ended: 'all epochs', 'no progress'
-    others: dict = field(default_factory=dict)  # in a game, the mean training loss of every player but the first, by name
+    others: dict = field(
+        default_factory=dict
+    )  # in a game, the mean training loss of every player but the first, by name
 
     @property
     def best(self) -> float:
         "Lowest validation loss, nats per example."
         return min(self.valid) if self.valid else math.nan
 
-    def plot(self, ax=None, scale: float = 1., unit: str = 'nats', floor: float | None = None):
+    def plot(
+        self,
+        ax=None,
+        scale: float = 1.0,
+        unit: str = 'nats',
+        floor: float | None = None,
+    ):
         "Draw both curves, multiplied by `scale`, and a floor such as the entropy of the data."
         if ax is None:
             import matplotlib.pyplot as plt
+
             ax = plt.gca()
         epochs = range(1, len(self.train) + 1)
-        ax.plot(epochs, [v*scale for v in self.train], color='#0072B2', label='first player' if self.others else 'training')
-        if self.valid: ax.plot(epochs, [v*scale for v in self.valid], color='#D55E00', label='validation')
-        for (name, values), color in zip(self.others.items(), itertools.cycle(['#009E73', '#CC79A7'])): ax.plot(epochs, [v*scale for v in values], color=color, label=name)
-        if floor is not None: ax.axhline(floor, color='#767676', ls='--', lw=1.2, label='floor')
-        ax.set(xlabel='epoch', ylabel=f'{"loss" if self.others else "negative log-likelihood"} ({unit})')
+        ax.plot(
+            epochs,
+            [v * scale for v in self.train],
+            color='#0072B2',
+            label='first player' if self.others else 'training',
+        )
+        if self.valid:
+            ax.plot(
+                epochs,
+                [v * scale for v in self.valid],
+                color='#D55E00',
+                label='validation',
+            )
+        for (name, values), color in zip(
+            self.others.items(), itertools.cycle(['#009E73', '#CC79A7'])
+        ):
+            ax.plot(epochs, [v * scale for v in values], color=color, label=name)
+        if floor is not None:
+            ax.axhline(floor, color='#767676', ls='--', lw=1.2, label='floor')
+        ax.set(
+            xlabel='epoch',
+            ylabel=f'{"loss" if self.others else "negative log-likelihood"} ({unit})',
+        )
         ax.legend()
         return ax
 
@@ -119,36 +164,66 @@ def first_nonfinite(
     model: Model,  # The model
     x: Tensor,  # The batch that gave the loss, shape `(n, *event_shape)`
     context: Tensor | None = None,  # Its context
-) -> str | None:  # Name of the first layer, from the data side, whose output is not finite, or of a bad gradient
+) -> (
+    str | None
+):  # Name of the first layer, from the data side, whose output is not finite, or of a bad gradient
     "Find the layer of a flow in which NaN or infinity begins, or the parameter whose gradient is not finite."
     if isinstance(model, Flow):
-        layers = list(model.bijection.layers) if isinstance(model.bijection, Compose) else [model.bijection]
+        layers = (
+            list(model.bijection.layers)
+            if isinstance(model.bijection, Compose)
+            else [model.bijection]
+        )
         for i in reversed(range(len(layers))):
             x, log_det = layers[i].inverse(x, context)
-            if not (torch.isfinite(x).all() and torch.isfinite(log_det).all()): return f'layer {i}, {layers[i]!r}'
-        if not torch.isfinite(model.base.log_prob(x)).all(): return f'the base, {model.base!r}'
-    bad = [n for n, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+            if not (torch.isfinite(x).all() and torch.isfinite(log_det).all()):
+                return f'layer {i}, {layers[i]!r}'
+        if not torch.isfinite(model.base.log_prob(x)).all():
+            return f'the base, {model.base!r}'
+    bad = [
+        n
+        for n, p in model.named_parameters()
+        if p.grad is not None and not torch.isfinite(p.grad).all()
+    ]
     return f'the gradient of {bad[0]}' if bad else None
 
 # %% ../nbs/05_train.ipynb #ca226b1b
 def check_valid(valid, players):
     "What `valid=None` stands for; a game has no single loss that could be validated."
-    if len(players) == 1: return .1 if valid is None else valid
-    if isinstance(valid, Tensor) or valid: raise ValueError('valid: a game of several players has no loss to validate; leave it out')
+    if len(players) == 1:
+        return 0.1 if valid is None else valid
+    if isinstance(valid, Tensor) or valid:
+        raise ValueError(
+            'valid: a game of several players has no loss to validate; leave it out'
+        )
     return 0
 
 
 def check_arguments(model, data, context, valid, valid_context, device):
     "Raise `ValueError` for a device that is not there, or a context that does not match."
-    try: torch.empty(0, device=device)
-    except (RuntimeError, AssertionError): raise ValueError(f'device: expected a device of this machine such as cpu, got {device!r}') from None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(
+            f'device: expected a device of this machine such as cpu, got {device!r}'
+        ) from None
     model.read_context(context)
-    if callable(data) and context is not None: raise ValueError('context: cannot go with a function that draws fresh data; pass tensors')
+    if callable(data) and context is not None:
+        raise ValueError(
+            'context: cannot go with a function that draws fresh data; pass tensors'
+        )
     if isinstance(valid, Tensor) and (context is None) != (valid_context is None):
-        raise ValueError('valid_context: expected exactly when context is given and valid is a tensor')
-    for name, c, x in [('context', context, data), ('valid_context', valid_context, valid)]:
+        raise ValueError(
+            'valid_context: expected exactly when context is given and valid is a tensor'
+        )
+    for name, c, x in [
+        ('context', context, data),
+        ('valid_context', valid_context, valid),
+    ]:
         if c is not None and (len(c) != len(x) or not torch.isfinite(c).all()):
-            raise ValueError(f'{name}: expected one finite row for each of {len(x)} examples, got shape {tuple(c.shape)}')
+            raise ValueError(
+                f'{name}: expected one finite row for each of {len(x)} examples, got shape {tuple(c.shape)}'
+            )
 
 # %% ../nbs/05_train.ipynb #bb8aed8e
 class Run:
@@ -156,36 +231,65 @@ class Run:
 
     def __init__(self, model, config):
         import copy
+
         self.model = model
         self.average = copy.deepcopy(model) if config['ema'] else model
         self.opt = torch.optim.AdamW(
-            model.parameters(), config['lr'], tuple(config['betas']),
-            weight_decay=config['weight_decay'], fused=True,
+            model.parameters(),
+            config['lr'],
+            tuple(config['betas']),
+            weight_decay=config['weight_decay'],
+            fused=True,
         )
         self.history, self.best = History(), None
 
-    def snapshot(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
+    def snapshot(self):
+        return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
 
     def save(self, path, config):
-        groups = {'flow': self.model.state_dict(), 'average': self.average.state_dict(), 'best': self.best or {},
-                  **{f'adam{i}': s for i, s in self.opt.state_dict()['state'].items()}}
-        tensors = {f'{g}/{k}': v.clone() for g, state in groups.items() for k, v in state.items()}
-        write_tensors(path, tensors, dict(format=FORMAT, history=asdict(self.history), config=config))
+        groups = {
+            'flow': self.model.state_dict(),
+            'average': self.average.state_dict(),
+            'best': self.best or {},
+            **{f'adam{i}': s for i, s in self.opt.state_dict()['state'].items()},
+        }
+        tensors = {
+            f'{g}/{k}': v.clone()
+            for g, state in groups.items()
+            for k, v in state.items()
+        }
+        write_tensors(
+            path,
+            tensors,
+            dict(format=FORMAT, history=asdict(self.history), config=config),
+        )
 
     def load(self, path, config):
         tensors, meta = read_tensors(path)
-        changed = {k: (v, config.get(k)) for k, v in meta.get('config', {}).items() if v != config.get(k)}
+        changed = {
+            k: (v, config.get(k))
+            for k, v in meta.get('config', {}).items()
+            if v != config.get(k)
+        }
         if changed or 'history' not in meta:
-            raise ValueError(f'{path}: a checkpoint of another run; then and now: {changed}. Delete it or choose another path')
+            raise ValueError(
+                f'{path}: a checkpoint of another run; then and now: {changed}. Delete it or choose another path'
+            )
         groups = {}
         for name, t in tensors.items():
             group, key = name.split('/', 1)
             groups.setdefault(group, {})[key] = t
-        try: self.model.load_state_dict(groups['flow'])
-        except RuntimeError as e: raise ValueError(f'{path}: a checkpoint of another flow: {e}') from None
+        try:
+            self.model.load_state_dict(groups['flow'])
+        except RuntimeError as e:
+            raise ValueError(f'{path}: a checkpoint of another flow: {e}') from None
         self.average.load_state_dict(groups['average'])
         self.best = groups.get('best')
-        adam = {i: groups[f'adam{i}'] for i, _ in enumerate(self.model.parameters()) if f'adam{i}' in groups}
+        adam = {
+            i: groups[f'adam{i}']
+            for i, _ in enumerate(self.model.parameters())
+            if f'adam{i}' in groups
+        }
         self.opt.load_state_dict(self.opt.state_dict() | {'state': adam})
         self.history = History(**meta['history'])
 
@@ -195,7 +299,8 @@ def evaluate(
     model: Model,  # The model
     x: Tensor,  # Data as the flow sees them, shape `(n, *event_shape)`, in any container
     context: Tensor | None = None,  # Their context, shape `(n, C)`
-    loss: Callable | None = None,  # Loss per example; None takes the model's own, `nll` for a flow
+    loss: Callable
+    | None = None,  # Loss per example; None takes the model's own, `nll` for a flow
     batch_size: int = 1000,  # Examples per pass
 ) -> Tensor:  # Loss of each example, nats, shape `(n,)`, on the CPU
     "The loss of each example, batch by batch, in evaluation mode, on the model's own device."
@@ -203,7 +308,9 @@ def evaluate(
     x = as_tensor(x)
     context = None if context is None else as_tensor(context, 'context')
     if context is not None and len(context) != len(x):
-        raise ValueError(f'context: expected one row for each of {len(x)}, got {len(context)}')
+        raise ValueError(
+            f'context: expected one row for each of {len(x)}, got {len(context)}'
+        )
     parts = []
     with evaluating(model):
         for i in range(0, len(x), batch_size):
@@ -213,67 +320,109 @@ def evaluate(
     return torch.cat(parts) if parts else torch.zeros(0)
 
 # %% ../nbs/05_train.ipynb #7af52ebb
-def run_epoch(run: Run, x: Tensor, context, total: int, config: dict, prepare, players: list, bar) -> dict:
+def run_epoch(
+    run: Run, x: Tensor, context, total: int, config: dict, prepare, players: list, bar
+) -> dict:
     "One pass over the data; returns the mean training loss of each player, in nats. Raises `Diverged` on NaN."
     p, order = next(run.model.parameters()), torch.randperm(len(x))
     dim, losses = math.prod(run.model.event_shape), {name: [] for name, *_ in players}
     for index in order.split(config['batch_size']):
-        batch, c = x[index].to(p.device), None if context is None else context[index].to(p)
+        batch, c = (
+            x[index].to(p.device),
+            None if context is None else context[index].to(p),
+        )
         batch = (prepare(batch) if prepare else batch).to(p.dtype)
-        lr = learning_rate(run.history.steps, total, config['lr'], config['schedule'], config['warmup'])
-        for group in run.opt.param_groups: group['lr'] = lr
-        for name, parameters, loss in players:  # a flow is one player; the two of a game take turns
+        lr = learning_rate(
+            run.history.steps, total, config['lr'], config['schedule'], config['warmup']
+        )
+        for group in run.opt.param_groups:
+            group['lr'] = lr
+        for (
+            name,
+            parameters,
+            loss,
+        ) in players:  # a flow is one player; the two of a game take turns
             run.opt.zero_grad()  # whoever has no gradient stands still
             value = loss(run.model, batch, c).mean()
-            (value/dim).backward(inputs=parameters)  # per coordinate, so that `clip` means the same for 2 and for 784 dimensions
+            (value / dim).backward(
+                inputs=parameters
+            )  # per coordinate, so that `clip` means the same for 2 and for 784 dimensions
             norm = nn.utils.clip_grad_norm_(parameters, config['clip'] or math.inf)
             if not (torch.isfinite(value) and torch.isfinite(norm)):
-                where = first_nonfinite(run.model, batch, c) or 'no single layer: the batch is finite now'
-                raise Diverged(f'step {run.history.steps}: loss {value.item():.4g}, gradient norm {norm.item():.4g}; it began in '
-                               f'{where}. The model holds its last good weights; lower lr, lower clip or bound the scale')
+                where = (
+                    first_nonfinite(run.model, batch, c)
+                    or 'no single layer: the batch is finite now'
+                )
+                raise Diverged(
+                    f'step {run.history.steps}: loss {value.item():.4g}, gradient norm {norm.item():.4g}; it began in '
+                    f'{where}. The model holds its last good weights; lower lr, lower clip or bound the scale'
+                )
             run.opt.step()
-            losses[name].append(value.detach()*len(index))
-        if run.average is not run.model: update_average(run.average, run.model, config['ema'], run.history.steps)
+            losses[name].append(value.detach() * len(index))
+        if run.average is not run.model:
+            update_average(run.average, run.model, config['ema'], run.history.steps)
         run.history.steps += 1
         bar.update()
     run.history.lr.append(lr)
-    return {name: (torch.stack(v).sum()/len(x)).item() for name, v in losses.items()}
+    return {name: (torch.stack(v).sum() / len(x)).item() for name, v in losses.items()}
 
 # %% ../nbs/05_train.ipynb #8c849745
 def fit(
     model: Model,  # What to train, in place: a flow, or any other `Model`
     data,  # Tensor or array `(n, *event_shape)`, or a function `n -> tensor` that draws fresh data
-    context: Tensor | None = None,  # What each example is conditioned on, shape `(n, C)`
+    context: Tensor
+    | None = None,  # What each example is conditioned on, shape `(n, C)`
     *,
-    valid: float | Tensor | None = None,  # Share of the data held out, or held-out data; 0 for none; None is a tenth, none in a game
+    valid: float
+    | Tensor
+    | None = None,  # Share of the data held out, or held-out data; 0 for none; None is a tenth, none in a game
     valid_context: Tensor | None = None,  # Context of `valid`, if that is a tensor
-    loss: Callable | None = None,  # Loss per example, `loss(model, x, context) -> (n,)` in nats; None takes the model's own
-    prepare: Callable | None = None,  # Map from a raw batch to what the flow sees, e.g. `dequantize`
+    loss: Callable
+    | None = None,  # Loss per example, `loss(model, x, context) -> (n,)` in nats; None takes the model's own
+    prepare: Callable
+    | None = None,  # Map from a raw batch to what the flow sees, e.g. `dequantize`
     epochs: int = 100,  # Passes over the data
     batch_size: int = 128,  # Examples per step
     epoch_size: int = 12_800,  # Examples per epoch, if `data` is a function
     lr: float = 1e-3,  # Peak learning rate of AdamW
-    betas: tuple = (.9, .999),  # Decay of AdamW's two averages
-    weight_decay: float = 0.,  # Decay of AdamW
-    clip: float | None = 1.,  # Largest norm of the gradient of the loss per coordinate
+    betas: tuple = (0.9, 0.999),  # Decay of AdamW's two averages
+    weight_decay: float = 0.0,  # Decay of AdamW
+    clip: float | None = 1.0,  # Largest norm of the gradient of the loss per coordinate
     schedule: str = 'cosine',  # 'cosine' to zero, or 'constant'
     warmup: int = 0,  # Steps of linear warm-up
-    patience: int | None = None,  # Stop after this many epochs without a better validation loss
-    ema: float | None = None,  # Decay of the moving average of the weights; None for no average
+    patience: int
+    | None = None,  # Stop after this many epochs without a better validation loss
+    ema: float
+    | None = None,  # Decay of the moving average of the weights; None for no average
     seed: int = 0,  # Seed of everything random in the run; the global generator is left alone
-    device: str | None = None,  # Where to train; None takes CUDA when there is one. The flow returns to where it was
+    device: str
+    | None = None,  # Where to train; None takes CUDA when there is one. The flow returns to where it was
     checkpoint=None,  # File to write after every epoch
     resume: bool = False,  # Go on from `checkpoint` if it exists
-    progress: bool | None = None,  # Show a progress bar; None shows it unless IN_TEST is set
+    progress: bool
+    | None = None,  # Show a progress bar; None shows it unless IN_TEST is set
 ) -> History:  # Losses per epoch, and why the run ended
     "Minimise the loss of a model (for a flow: maximum likelihood); afterwards it holds the weights of the best validation loss, in evaluation mode."
     from tqdm.auto import tqdm
-    if next(model.parameters(), None) is None: raise ValueError('model: has no parameters to train')
+
+    if next(model.parameters(), None) is None:
+        raise ValueError('model: has no parameters to train')
     home, start, fresh = next(model.parameters()).device, time.time(), callable(data)
-    config = check_settings(SETTINGS, dict(
-        epochs=epochs, batch_size=batch_size, lr=lr, betas=betas, weight_decay=weight_decay,
-        clip=clip, schedule=schedule, warmup=warmup, ema=ema, seed=seed,
-    ))
+    config = check_settings(
+        SETTINGS,
+        dict(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            betas=betas,
+            weight_decay=weight_decay,
+            clip=clip,
+            schedule=schedule,
+            warmup=warmup,
+            ema=ema,
+            seed=seed,
+        ),
+    )
     limits = check_settings(SETTINGS, dict(patience=patience, epoch_size=epoch_size))
     epochs, batch_size, seed = config['epochs'], config['batch_size'], config['seed']
     patience, epoch_size = limits['patience'], limits['epoch_size']
@@ -283,59 +432,96 @@ def fit(
     if valid is not None and not isinstance(valid, numbers.Real):
         valid = as_tensor(valid, 'valid')
     players = [('model', list(model.parameters()), loss)] if loss else model.players()
-    players = [(name, [p for p in own if p.requires_grad], own_loss) for name, own, own_loss in players]  # frozen ones stay
+    players = [
+        (name, [p for p in own if p.requires_grad], own_loss)
+        for name, own, own_loss in players
+    ]  # frozen ones stay
     valid = check_valid(valid, players)
     check_arguments(model, data, context, valid, valid_context, device)
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
         torch.manual_seed(seed)
         x = check_data(model, data(epoch_size) if fresh else data, prepare)
-        x, context, held, held_context = hold_out(model, x, context, data if fresh else None, valid, valid_context, prepare)
+        x, context, held, held_context = hold_out(
+            model, x, context, data if fresh else None, valid, valid_context, prepare
+        )
         model.to(device)
         with torch.no_grad():
             p, first = next(model.parameters()), slice(0, 10_000)
             model.eval()
-            model.initialize((prepare(x[first]) if prepare else x[first]).to(p), None if context is None else context[first].to(p))
+            model.initialize(
+                (prepare(x[first]) if prepare else x[first]).to(p),
+                None if context is None else context[first].to(p),
+            )
         run = Run(model, config)
         begun = run.snapshot()
-        if resume and checkpoint and Path(checkpoint).is_file(): run.load(checkpoint, config)
-        done, total = len(run.history.train), epochs*math.ceil(len(x)/batch_size)
+        if resume and checkpoint and Path(checkpoint).is_file():
+            run.load(checkpoint, config)
+        done, total = len(run.history.train), epochs * math.ceil(len(x) / batch_size)
         hidden = bool(os.environ.get('IN_TEST')) if progress is None else not progress
         try:
-            with tqdm(total=total, initial=run.history.steps, disable=hidden, unit='step') as bar:
+            with tqdm(
+                total=total, initial=run.history.steps, disable=hidden, unit='step'
+            ) as bar:
                 for epoch in range(done, epochs):
-                    if stop_now(run, patience): break
-                    torch.manual_seed(seed*1_000_003 + epoch + 1)
-                    if fresh: x = data(len(x))
+                    if stop_now(run, patience):
+                        break
+                    torch.manual_seed(seed * 1_000_003 + epoch + 1)
+                    if fresh:
+                        x = data(len(x))
                     model.train()
-                    first, *others = run_epoch(run, x, context, total, config, prepare, players, bar).items()
+                    first, *others = run_epoch(
+                        run, x, context, total, config, prepare, players, bar
+                    ).items()
                     run.history.train.append(first[1])
-                    for name, value in others: run.history.others.setdefault(name, []).append(value)
+                    for name, value in others:
+                        run.history.others.setdefault(name, []).append(value)
                     score(run, epoch, held, held_context, loss)
-                    bar.set_postfix(train=f'{run.history.train[-1]:.3f}', valid=f'{run.history.valid[-1]:.3f}' if held is not None else '–')
+                    bar.set_postfix(
+                        train=f'{run.history.train[-1]:.3f}',
+                        valid=f'{run.history.valid[-1]:.3f}'
+                        if held is not None
+                        else '–',
+                    )
                     run.history.seconds += time.time() - start
                     start = time.time()
-                    if checkpoint: run.save(checkpoint, config)
+                    if checkpoint:
+                        run.save(checkpoint, config)
         except Diverged:
             run.best = run.best or begun
             raise
         finally:  # also after Ctrl-C or Diverged: the flow holds its best weights, at home
-            if run.best: model.load_state_dict(run.best)
+            if run.best:
+                model.load_state_dict(run.best)
             model.to(home).eval()
-    run.history.stopped = 'all epochs' if len(run.history.train) == epochs else 'no progress'
+    run.history.stopped = (
+        'all epochs' if len(run.history.train) == epochs else 'no progress'
+    )
     return run.history
 
 # %% ../nbs/05_train.ipynb #3c885fec
 def hold_out(model, x, context, draw, valid, valid_context, prepare):
     "Split off validation data, dequantised or otherwise prepared once, so that every epoch sees the same."
-    if isinstance(valid, Tensor): held, held_context = check_data(model, valid, prepare), valid_context
-    elif not 0 <= valid < 1: raise ValueError(f'valid: expected a share in [0, 1) or held-out data, got {valid}')
-    elif not valid: return x, context, None, None
-    elif draw: held, held_context = draw(max(1, round(valid*len(x)))), None
+    if isinstance(valid, Tensor):
+        held, held_context = check_data(model, valid, prepare), valid_context
+    elif not 0 <= valid < 1:
+        raise ValueError(
+            f'valid: expected a share in [0, 1) or held-out data, got {valid}'
+        )
+    elif not valid:
+        return x, context, None, None
+    elif draw:
+        held, held_context = draw(max(1, round(valid * len(x)))), None
     else:
-        n, order = max(1, round(valid*len(x))), torch.randperm(len(x))
-        if n >= len(x): raise ValueError(f'data: {len(x)} example(s) are too few to hold some out; pass valid=0')
-        held, held_context = x[order[:n]], None if context is None else context[order[:n]]
+        n, order = max(1, round(valid * len(x))), torch.randperm(len(x))
+        if n >= len(x):
+            raise ValueError(
+                f'data: {len(x)} example(s) are too few to hold some out; pass valid=0'
+            )
+        held, held_context = (
+            x[order[:n]],
+            None if context is None else context[order[:n]],
+        )
         x, context = x[order[n:]], None if context is None else context[order[n:]]
     return x, context, prepare(held) if prepare else held, held_context
 
@@ -350,7 +536,12 @@ def stop_now(run, patience):
 def score(run, epoch, held, held_context, loss):
     "Validate the averaged weights and keep them if they are the best so far; without validation, the last finite ones."
     if held is not None:
-        run.history.valid.append(evaluate(run.average, held, held_context, loss).mean().item())
-        if not run.history.valid[-1] < min((v for v in run.history.valid[:-1] if v == v), default=math.inf): return  # also if NaN
+        run.history.valid.append(
+            evaluate(run.average, held, held_context, loss).mean().item()
+        )
+        if not run.history.valid[-1] < min(
+            (v for v in run.history.valid[:-1] if v == v), default=math.inf
+        ):
+            return  # also if NaN
         run.history.best_epoch = epoch
     run.best = run.snapshot()

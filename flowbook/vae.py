@@ -22,7 +22,11 @@ def normal_log_prob(
     log_sd: Tensor,  # Logarithms of the standard deviations, broadcasts with `x`
 ) -> Tensor:  # Log-density in nats, shape `(...)`
     "Log-density of independent normal coordinates, Eq. (eq-vae-normal)."
-    return (-.5*((x - mean)*(-log_sd).exp())**2 - log_sd - .5*math.log(2*math.pi)).sum(-1)
+    return (
+        -0.5 * ((x - mean) * (-log_sd).exp()) ** 2
+        - log_sd
+        - 0.5 * math.log(2 * math.pi)
+    ).sum(-1)
 
 
 def normal_kl(
@@ -30,16 +34,18 @@ def normal_kl(
     log_sd: Tensor,  # Logarithms of the standard deviations, shape `(..., L)`
 ) -> Tensor:  # KL(N(mean, sd²) ‖ N(0, 1)) of each coordinate, nats, shape `(..., L)`
     "Divergence from the standard normal, coordinate by coordinate, Eq. (eq-vae-kl)."
-    return .5*(mean**2 + (2*log_sd).exp() - 1) - log_sd
+    return 0.5 * (mean**2 + (2 * log_sd).exp() - 1) - log_sd
 
 # %% ../nbs/02_vae.ipynb #f66913a6
 class VAE(Model):
     """A variational autoencoder: normal prior, normal encoder, normal decoder with one learned noise sd per coordinate.
 
     It has no `log_prob`: `elbo` and `bound` are lower bounds on it, in nats, Eq. (eq-vae-elbo) and Eq. (eq-vae-bound)."""
+
     min_sd = 1e-3  # smallest noise sd, as a share of the data's own sd
 
-    def __init__(self,
+    def __init__(
+        self,
         dim: int,  # Length of an event
         *,
         latent_dim: int = 2,  # Length L of the latent vector
@@ -48,42 +54,71 @@ class VAE(Model):
         context_dim: int = 0,  # Length of the context, which both networks read
     ):
         super().__init__()
-        for name, value, least in [('dim', dim, 1), ('latent_dim', latent_dim, 1), ('context_dim', context_dim, 0)]:
-            if value < least: raise ValueError(f'{name}: expected at least {least}, got {value}')
-        self.dim, self.latent_dim, self.context_dim, self.event_shape = dim, latent_dim, context_dim, (dim,)
-        self.widest = max(dim, 2*latent_dim, *hidden, 1)  # floats that one sample keeps in one layer
+        for name, value, least in [
+            ('dim', dim, 1),
+            ('latent_dim', latent_dim, 1),
+            ('context_dim', context_dim, 0),
+        ]:
+            if value < least:
+                raise ValueError(f'{name}: expected at least {least}, got {value}')
+        self.dim, self.latent_dim, self.context_dim, self.event_shape = (
+            dim,
+            latent_dim,
+            context_dim,
+            (dim,),
+        )
+        self.widest = max(
+            dim, 2 * latent_dim, *hidden, 1
+        )  # floats that one sample keeps in one layer
         self.standardize = Standardize(dim)
         options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
-        self.encoder = MLP(dim, 2*latent_dim, zero=False, **options)  # from zero, z and x would
-        self.decoder = MLP(latent_dim, dim, zero=False, **options)  # never learn of each other
-        self.noise = nn.Parameter(torch.full((dim,), -.5))  # log of the noise sd, data in units of their own sd
+        self.encoder = MLP(
+            dim, 2 * latent_dim, zero=False, **options
+        )  # from zero, z and x would
+        self.decoder = MLP(
+            latent_dim, dim, zero=False, **options
+        )  # never learn of each other
+        self.noise = nn.Parameter(
+            torch.full((dim,), -0.5)
+        )  # log of the noise sd, data in units of their own sd
 
 # %% ../nbs/02_vae.ipynb #b19f162a
 @patch
-def initialize(self: VAE, x, context=None): self.standardize.initialize(x, context)
+def initialize(self: VAE, x, context=None):
+    self.standardize.initialize(x, context)
 
 # %% ../nbs/02_vae.ipynb #1db8ca18
 @patch
-def encode(self: VAE,
+def encode(
+    self: VAE,
     x: Tensor,  # Data points, shape `(..., dim)`
     context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
-) -> tuple[Tensor, Tensor]:  # Mean and log-sd of q(z | x), each of shape `(..., latent_dim)`
+) -> tuple[
+    Tensor, Tensor
+]:  # Mean and log-sd of q(z | x), each of shape `(..., latent_dim)`
     "Parameters of the approximate posterior."
     x, context = self.read(x, context)
     mean, log_sd = self.encoder(self.standardize.inverse(x)[0], context).chunk(2, -1)
-    return mean, log_sd.clamp(-10, 10)  # far outside what training visits: keeps exp finite for absurd x
+    return mean, log_sd.clamp(
+        -10, 10
+    )  # far outside what training visits: keeps exp finite for absurd x
+
 
 @patch(as_prop=True)
 def noise_log_sd(self: VAE) -> Tensor:  # Shape `(dim,)`, data units
     "Logarithm of the decoder's noise sd, never below that of `min_sd` times the data's sd."
-    floor = self.noise.new_tensor(2*math.log(self.min_sd))
-    return torch.logaddexp(2*self.noise, floor)/2 + self.standardize.log_s
+    floor = self.noise.new_tensor(2 * math.log(self.min_sd))
+    return torch.logaddexp(2 * self.noise, floor) / 2 + self.standardize.log_s
+
 
 @patch
-def decode(self: VAE,
+def decode(
+    self: VAE,
     z: Tensor,  # Latent points, shape `(..., latent_dim)`
     context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
-) -> tuple[Tensor, Tensor]:  # Mean and log-sd of p(x | z), each of shape `(..., dim)`, data units
+) -> tuple[
+    Tensor, Tensor
+]:  # Mean and log-sd of p(x | z), each of shape `(..., dim)`, data units
     "Parameters of the decoder's normal law."
     z, context = self.read(z, context, (self.latent_dim,), 'z')
     mean, _ = self.standardize(self.decoder(z, context))
@@ -93,15 +128,24 @@ def decode(self: VAE,
 @patch
 def _draw(self: VAE, mean, log_sd, n_samples, generator) -> Tensor:
     "`n_samples` draws from the encoder for each example, shape `(n_samples, ..., latent_dim)`; Eq. (eq-vae-reparameterize)."
-    eps = torch.randn(n_samples, *mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-    return mean + log_sd.exp()*eps
+    eps = torch.randn(
+        n_samples,
+        *mean.shape,
+        generator=generator,
+        dtype=mean.dtype,
+        device=mean.device,
+    )
+    return mean + log_sd.exp() * eps
+
 
 def _expect_samples(n_samples):
-    if n_samples < 1: raise ValueError(f'n_samples: expected at least 1, got {n_samples}')
+    if n_samples < 1:
+        raise ValueError(f'n_samples: expected at least 1, got {n_samples}')
 
 # %% ../nbs/02_vae.ipynb #bfd5eb98
 @patch
-def elbo(self: VAE,
+def elbo(
+    self: VAE,
     x: Tensor,  # Data points, shape `(..., dim)`
     context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
     n_samples: int = 1,  # Draws of z for each example; more make the estimate less noisy, not tighter
@@ -112,27 +156,35 @@ def elbo(self: VAE,
     x, context = self.read(x, context)
     mean, log_sd = self.encode(x, context)
     z = self._draw(mean, log_sd, n_samples, generator)
-    return normal_log_prob(x, *self.decode(z, context)).mean(0) - normal_kl(mean, log_sd).sum(-1)
+    return normal_log_prob(x, *self.decode(z, context)).mean(0) - normal_kl(
+        mean, log_sd
+    ).sum(-1)
+
 
 @patch
 def loss(self: VAE, x: Tensor, context: Tensor | None = None) -> Tensor:
     "What `fit` minimises: `−elbo` of each example in nats, shape `(...)`, with one draw."
     return -self.elbo(x, context)
 
+
 @patch
 def kl(self: VAE, x: Tensor, context: Tensor | None = None) -> Tensor:
     "KL(q(z_i | x) ‖ p(z_i)) of each latent coordinate in nats, shape `(..., latent_dim)`; near 0: the coordinate is not used."
     return normal_kl(*self.encode(x, context))
 
+
 @patch
 def log_prob(self: VAE, x: Tensor, context: Tensor | None = None) -> Tensor:
     "Always an error: the integral over z has no closed form."
-    raise NotImplementedError('a VAE has no exact log_prob, only lower bounds on it: use elbo(x), or bound(x, n_samples) '
-                              'with many samples')
+    raise NotImplementedError(
+        'a VAE has no exact log_prob, only lower bounds on it: use elbo(x), or bound(x, n_samples) '
+        'with many samples'
+    )
 
 # %% ../nbs/02_vae.ipynb #0eb1aa56
 @patch
-def bound(self: VAE,
+def bound(
+    self: VAE,
     x: Tensor,  # Data points, shape `(..., dim)`
     n_samples: int,  # Number K of importance samples
     context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
@@ -142,28 +194,47 @@ def bound(self: VAE,
     _expect_samples(n_samples)
     x, context = self.read(x, context)
     mean, log_sd = self.encode(x, context)
-    chunk, total = max(1, 2**22//max(1, math.prod(mean.shape[:-1])*self.widest)), None
+    chunk, total = (
+        max(1, 2**22 // max(1, math.prod(mean.shape[:-1]) * self.widest)),
+        None,
+    )
     for start in range(0, n_samples, chunk):
         z = self._draw(mean, log_sd, min(chunk, n_samples - start), generator)
-        log_w = normal_log_prob(x, *self.decode(z, context)) + normal_log_prob(z, *z.new_zeros(2)) - normal_log_prob(z, mean, log_sd)
+        log_w = (
+            normal_log_prob(x, *self.decode(z, context))
+            + normal_log_prob(z, *z.new_zeros(2))
+            - normal_log_prob(z, mean, log_sd)
+        )
         part = log_w.logsumexp(0)
         total = part if total is None else torch.logaddexp(total, part)
     return total - math.log(n_samples)
 
 # %% ../nbs/02_vae.ipynb #885bd028
 @patch
-def sample(self: VAE,
+def sample(
+    self: VAE,
     shape: tuple = (),  # How many samples, in front of the batch shape of `context`
-    context: Tensor | None = None,  # What the samples are conditioned on, shape `(..., C)`
-    temperature: float = 1.,  # Multiplies both standard deviations, of the prior and of the noise
+    context: Tensor
+    | None = None,  # What the samples are conditioned on, shape `(..., C)`
+    temperature: float = 1.0,  # Multiplies both standard deviations, of the prior and of the noise
     generator: torch.Generator | None = None,  # Source of randomness
 ) -> Tensor:  # Samples of shape `(*shape, ..., dim)`, without gradients
     "Draw z from the prior, then x from the decoder, noise included; Eq. (eq-vae-marginal)."
     shape, context = self.read_request(shape, context, temperature)
-    def draw(n): return temperature*torch.randn(*shape, n, generator=generator, dtype=self.noise.dtype, device=self.noise.device)
+
+    def draw(n):
+        return temperature * torch.randn(
+            *shape,
+            n,
+            generator=generator,
+            dtype=self.noise.dtype,
+            device=self.noise.device,
+        )
+
     with torch.no_grad():
         mean, log_sd = self.decode(draw(self.latent_dim), context)
-        return mean + log_sd.exp()*draw(self.dim)
+        return mean + log_sd.exp() * draw(self.dim)
+
 
 @patch
 def reconstruct(self: VAE, x: Tensor, context: Tensor | None = None) -> Tensor:

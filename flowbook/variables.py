@@ -20,15 +20,20 @@ def push_forward(
     *branches: Callable,  # The inverses `g(x)`, elementwise; NaN where a branch has no preimage
 ) -> Callable:  # Log-density of `x`, elementwise, nats
     "Log-density of `x = f(z)` for numbers, Eq. (eq-change-1d), summed over branches as in Eq. (eq-branches)."
-    if not branches: raise ValueError('branches: expected at least one inverse of f, got none')
+    if not branches:
+        raise ValueError('branches: expected at least one inverse of f, got none')
+
     def log_p(x):
         terms = []
         for g in branches:
             z, pull = torch.func.vjp(g, x)
-            slope, = pull(torch.ones_like(z))  # g'(x), because g acts on each number alone
+            (slope,) = pull(
+                torch.ones_like(z)
+            )  # g'(x), because g acts on each number alone
             term = log_prob(z) + slope.abs().log()  # Eq. (eq-change-1d)
             terms.append(torch.where(z.isnan(), -math.inf, term))
         return torch.stack(terms).logsumexp(0)
+
     return log_p
 
 # %% ../nbs/04_variables.ipynb #aa05dbde
@@ -51,42 +56,63 @@ class Exp(Bijection):
 
     def expect_positive(self, x: Tensor) -> None:
         "Raise `ValueError` unless all of `x` is above 0."
-        if torch.compiler.is_compiling() or x.numel() == 0: return
-        try: positive = bool(x.min() > 0)
-        except RuntimeError: return  # within torch.func.vmap no value can be looked at
-        if not positive: raise ValueError(f'x: expected numbers above 0, got a smallest of {x.min().item():.4g}; '
-                                          'data with zeros need a shift first')
+        if torch.compiler.is_compiling() or x.numel() == 0:
+            return
+        try:
+            positive = bool(x.min() > 0)
+        except RuntimeError:
+            return  # within torch.func.vmap no value can be looked at
+        if not positive:
+            raise ValueError(
+                f'x: expected numbers above 0, got a smallest of {x.min().item():.4g}; '
+                'data with zeros need a shift first'
+            )
 
 # %% ../nbs/04_variables.ipynb #ee7391a7
 class Hinge(Bijection):
     "Bend each coordinate smoothly at one point, Eq. (eq-hinge); starts as the identity."
 
-    def __init__(self,
+    def __init__(
+        self,
         at: list,  # Where each of the D coordinates bends
-        width: float = 1.,  # Width of the rounded corner
+        width: float = 1.0,  # Width of the rounded corner
     ):
         super().__init__()
-        if not at: raise ValueError('at: expected one number for each coordinate, got none')
-        if not width > 0: raise ValueError(f'width: expected a number above 0, got {width}')
-        zero, at = torch.zeros(len(at)), torch.tensor(at, dtype=torch.get_default_dtype())
+        if not at:
+            raise ValueError('at: expected one number for each coordinate, got none')
+        if not width > 0:
+            raise ValueError(f'width: expected a number above 0, got {width}')
+        zero, at = (
+            torch.zeros(len(at)),
+            torch.tensor(at, dtype=torch.get_default_dtype()),
+        )
         self.at, self.onto = nn.Parameter(at.clone()), nn.Parameter(at.clone())
-        self.left, self.right = nn.Parameter(zero.clone()), nn.Parameter(zero.clone())  # logarithms of the slopes
+        self.left, self.right = (
+            nn.Parameter(zero.clone()),
+            nn.Parameter(zero.clone()),
+        )  # logarithms of the slopes
         self.log_width = nn.Parameter(zero + math.log(width))
 
     @staticmethod
-    def bend(u: Tensor, left: Tensor, right: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    def bend(
+        u: Tensor, left: Tensor, right: Tensor, w: Tensor
+    ) -> tuple[Tensor, Tensor]:
         "A hinge at 0 and the logarithm of its slope."
-        root = (u*u + w*w).sqrt()
-        v = (right.exp()*(root + u) - left.exp()*(root - u))/2  # Eq. (eq-hinge)
-        return v, ((right.exp()*(1 + u/root) + left.exp()*(1 - u/root))/2).log()
+        root = (u * u + w * w).sqrt()
+        v = (right.exp() * (root + u) - left.exp() * (root - u)) / 2  # Eq. (eq-hinge)
+        return v, (
+            (right.exp() * (1 + u / root) + left.exp() * (1 - u / root)) / 2
+        ).log()
 
     def forward(self, z, context=None):
         expect_event(z, self.at.shape, 'z')
-        v, log_slope = self.bend(z - self.at, self.left, self.right, self.log_width.exp())
+        v, log_slope = self.bend(
+            z - self.at, self.left, self.right, self.log_width.exp()
+        )
         return self.onto + v, log_slope.sum(-1)
 
     def inverse(self, x, context=None):
         expect_event(x, self.at.shape, 'x')
-        w = (self.log_width + (self.left + self.right)/2).exp()
+        w = (self.log_width + (self.left + self.right) / 2).exp()
         u, log_slope = self.bend(x - self.onto, -self.left, -self.right, w)
         return self.at + u, log_slope.sum(-1)

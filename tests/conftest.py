@@ -1,4 +1,5 @@
 "One thread and no progress bars for every test of this folder."
+
 import os
 
 os.environ['IN_TEST'] = '1'  # also for the subprocesses that tests start

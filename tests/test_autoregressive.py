@@ -1,10 +1,10 @@
 "Autoregressive flows: files, copies, threads, empty batches, large sizes, frozen weights, overflow."
+
 import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from support import normal, randomize
 from torch.nn.utils import parametrize, prune
 
 from flowbook.autoregressive import Autoregressive, by_loop, by_sweeps, fill_in, maf
@@ -16,25 +16,38 @@ from flowbook.iaf import iaf
 from flowbook.made import MADE, BinaryMADE
 from flowbook.realnvp import Affine
 from flowbook.train import fit
+from support import normal, randomize
 
 
-@pytest.mark.parametrize('options', [{}, dict(order=[2, 0, 3, 1]), dict(context_dim=2, hidden=(9,))])
+@pytest.mark.parametrize(
+    'options', [{}, dict(order=[2, 0, 3, 1]), dict(context_dim=2, hidden=(9,))]
+)
 def test_file_gives_the_same_flow(tmp_path, options):
     flow = randomize(maf(4, layers=2, **{'hidden': (16, 16), **options}))
-    save(flow, tmp_path/'maf.safetensors')
-    again = load(tmp_path/'maf.safetensors')
+    save(flow, tmp_path / 'maf.safetensors')
+    again = load(tmp_path / 'maf.safetensors')
     c = normal(5, 2, dtype=torch.float32) if 'context_dim' in options else None
     x = normal(5, 4, dtype=torch.float32)
     assert torch.equal(flow.log_prob(x, c), again.log_prob(x, c))
-    draws = [f.sample((3,), context=None if c is None else c[:1], generator=torch.Generator().manual_seed(0)) for f in (flow, again)]
+    draws = [
+        f.sample(
+            (3,),
+            context=None if c is None else c[:1],
+            generator=torch.Generator().manual_seed(0),
+        )
+        for f in (flow, again)
+    ]
     assert torch.equal(*draws)
 
 
 @pytest.mark.parametrize('dim, batch', [(64, 1), (64, 64), (200, 3), (200, 20)])
 def test_filling_in_agrees_with_the_loop_in_single_precision(dim, batch):
-    layer = randomize(Autoregressive(dim, Affine(), hidden=(100, 80)), size=.8)
+    layer = randomize(Autoregressive(dim, Affine(), hidden=(100, 80)), size=0.8)
     z = normal(batch, dim, dtype=torch.float32)
-    with torch.no_grad(): assert (layer(z)[0] - by_loop(layer, z)[0]).abs().max() < 1e-5*max(1, layer(z)[0].abs().max())
+    with torch.no_grad():
+        assert (layer(z)[0] - by_loop(layer, z)[0]).abs().max() < 1e-5 * max(
+            1, layer(z)[0].abs().max()
+        )
 
 
 def test_a_copy_and_the_original_do_not_share_buffers():
@@ -43,17 +56,24 @@ def test_a_copy_and_the_original_do_not_share_buffers():
     layer(z)
     other = randomize(copy.deepcopy(layer), seed=1)
     with torch.no_grad():
-        for one in (layer, other, layer): assert torch.allclose(one(z)[0], by_loop(one, z)[0], atol=1e-12)
+        for one in (layer, other, layer):
+            assert torch.allclose(one(z)[0], by_loop(one, z)[0], atol=1e-12)
 
 
 def test_results_survive_the_next_call_and_threads():
     layer = randomize(Autoregressive(20, Affine(), hidden=(32,)).double())
     batches = [normal(7, 20, seed=i) for i in range(16)]
-    with torch.no_grad(): wanted = [by_loop(layer, z)[0] for z in batches]
+    with torch.no_grad():
+        wanted = [by_loop(layer, z)[0] for z in batches]
+
     def work(z):
-        with torch.no_grad(): return layer(z)[0]
-    with ThreadPoolExecutor(4) as pool: found = list(pool.map(work, batches))
-    for a, b in zip(found, wanted): assert torch.allclose(a, b, atol=1e-12)
+        with torch.no_grad():
+            return layer(z)[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, batches))
+    for a, b in zip(found, wanted):
+        assert torch.allclose(a, b, atol=1e-12)
 
 
 def test_batch_shapes_and_empty_batches():
@@ -74,9 +94,13 @@ def test_frozen_weights_give_samples_without_gradient():
 
 def test_a_guess_that_overflows_does_not_spoil_its_block():
     layer = Autoregressive(20, Affine(None), hidden=(40,)).double()
-    randomize(layer, seed=3, size=6.)
-    z = .01*normal(4, 20)
-    with torch.no_grad(): wanted, found = by_loop(layer, z)[0], layer.net.unsort(fill_in(layer, layer.net.sort(z), None, by_sweeps, 20)[0])
+    randomize(layer, seed=3, size=6.0)
+    z = 0.01 * normal(4, 20)
+    with torch.no_grad():
+        wanted, found = (
+            by_loop(layer, z)[0],
+            layer.net.unsort(fill_in(layer, layer.net.sort(z), None, by_sweeps, 20)[0]),
+        )
     finite = wanted.isfinite()
     assert torch.allclose(found[finite], wanted[finite], rtol=1e-8)
 
@@ -84,33 +108,56 @@ def test_a_guess_that_overflows_does_not_spoil_its_block():
 def test_inverse_autoregressive_flow_is_trained_by_its_density():
     "The slow direction in training: gradients of the implicit solution lower the loss."
     torch.manual_seed(0)
-    flow = Flow(maf(2, layers=1).base, Invert(Autoregressive(2, Affine(), hidden=(16,))))
-    x = normal(400, 2, dtype=torch.float32) @ torch.tensor([[1., .9], [0., .3]])
+    flow = Flow(
+        maf(2, layers=1).base, Invert(Autoregressive(2, Affine(), hidden=(16,)))
+    )
+    x = normal(400, 2, dtype=torch.float32) @ torch.tensor([[1.0, 0.9], [0.0, 0.3]])
     history = fit(flow, x, epochs=8, batch_size=50, lr=1e-2, device='cpu')
-    assert history.valid[-1] < history.valid[0] - .1
+    assert history.valid[-1] < history.valid[0] - 0.1
     check_bijection(flow.double().bijection, normal(3, 2))
 
 
-@pytest.mark.parametrize('options, message', [(dict(hidden=()), 'hidden'), (dict(order=[0, 0, 1]), 'order'), (dict(adjacency=[[0, 1], [1, 0]]), 'adjacency'),
-                                              (dict(adjacency=[[0, 1, 0], [0, 0, 1], [1, 0, 0]]), 'cycle'), (dict(activation='step'), 'activation')])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(hidden=()), 'hidden'),
+        (dict(order=[0, 0, 1]), 'order'),
+        (dict(adjacency=[[0, 1], [1, 0]]), 'adjacency'),
+        (dict(adjacency=[[0, 1, 0], [0, 0, 1], [1, 0, 0]]), 'cycle'),
+        (dict(activation='step'), 'activation'),
+    ],
+)
 def test_bad_input_is_named(options, message):
-    with pytest.raises(ValueError, match=message): MADE(3, 2, **options)
+    with pytest.raises(ValueError, match=message):
+        MADE(3, 2, **options)
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(TypeError): maf(3, width=8)
-    with pytest.raises(ValueError, match='context'): maf(3, context_dim=2).log_prob(torch.zeros(1, 3))
+    with pytest.raises(TypeError):
+        maf(3, width=8)
+    with pytest.raises(ValueError, match='context'):
+        maf(3, context_dim=2).log_prob(torch.zeros(1, 3))
 
 
-def test_a_file_holds_only_the_weights_that_count_and_no_other_number_of_them_is_accepted(tmp_path):
-    flow, path = randomize(maf(40, layers=2, hidden=(60, 60))), tmp_path/'maf.safetensors'
+def test_a_file_holds_only_the_weights_that_count_and_no_other_number_of_them_is_accepted(
+    tmp_path,
+):
+    flow, path = (
+        randomize(maf(40, layers=2, hidden=(60, 60))),
+        tmp_path / 'maf.safetensors',
+    )
     save(flow, path)
-    assert path.stat().st_size < .6*4*sum(p.numel() for p in flow.parameters())
+    assert path.stat().st_size < 0.6 * 4 * sum(p.numel() for p in flow.parameters())
     tensors, meta = read_tensors(path)
     name = next(k for k in tensors if k.endswith('last.weight'))
-    for wrong in (tensors[name][:-1], torch.cat([tensors[name], tensors[name][:1]]), tensors[name][None]):
+    for wrong in (
+        tensors[name][:-1],
+        torch.cat([tensors[name], tensors[name][:1]]),
+        tensors[name][None],
+    ):
         write_tensors(path, tensors | {name: wrong}, meta)
-        with pytest.raises(ValueError, match='last.weight: expected'): load(path)
+        with pytest.raises(ValueError, match='last.weight: expected'):
+            load(path)
 
 
 @pytest.mark.parametrize('width', [8, 300])
@@ -119,37 +166,66 @@ def test_second_derivatives_are_those_of_the_plain_formula(width):
     assert bool(layer.last.blocks) == (width == 300)
     x = normal(3, 300).requires_grad_()
     v, w = normal(3, 300, seed=1), normal(3, 300, 2, seed=2)
-    def directional(x): return (torch.autograd.grad((layer(x)*w).sum(), x, create_graph=True)[0]*v).sum()
-    exact, = torch.autograd.grad(directional(x), x)
+
+    def directional(x):
+        return (
+            torch.autograd.grad((layer(x) * w).sum(), x, create_graph=True)[0] * v
+        ).sum()
+
+    (exact,) = torch.autograd.grad(directional(x), x)
     step = 1e-5
-    with torch.enable_grad(): near = [torch.autograd.grad((layer(p)*w).sum(), p)[0] for p in ((x + s*step*v).detach().requires_grad_() for s in (1, -1))]
-    assert torch.allclose(exact, (near[0] - near[1])/(2*step), atol=1e-6)
+    with torch.enable_grad():
+        near = [
+            torch.autograd.grad((layer(p) * w).sum(), p)[0]
+            for p in ((x + s * step * v).detach().requires_grad_() for s in (1, -1))
+        ]
+    assert torch.allclose(exact, (near[0] - near[1]) / (2 * step), atol=1e-6)
 
 
 def test_second_derivatives_of_samples_are_refused_and_never_wrong():
-    layer, z = randomize(Autoregressive(3, Affine(), hidden=(16,), activation='tanh').double()), normal(4, 3).requires_grad_()
-    with pytest.raises(RuntimeError, match='by_loop'): torch.autograd.grad(layer(z)[0].sin().sum(), z, create_graph=True)
-    with pytest.raises(RuntimeError, match='by_loop'): torch.autograd.functional.hessian(lambda x: Invert(layer).inverse(x)[1].sum(), z)
+    layer, z = (
+        randomize(
+            Autoregressive(3, Affine(), hidden=(16,), activation='tanh').double()
+        ),
+        normal(4, 3).requires_grad_(),
+    )
+    with pytest.raises(RuntimeError, match='by_loop'):
+        torch.autograd.grad(layer(z)[0].sin().sum(), z, create_graph=True)
+    with pytest.raises(RuntimeError, match='by_loop'):
+        torch.autograd.functional.hessian(
+            lambda x: Invert(layer).inverse(x)[1].sum(), z
+        )
 
 
 class Copied(torch.nn.Module):
-    def forward(self, w): return w.clone()
+    def forward(self, w):
+        return w.clone()
 
 
 def test_weights_that_are_computed_anew_in_each_call_are_never_stale():
-    layer, z = randomize(Autoregressive(10, Affine(), hidden=(64, 64))), normal(20, 10, dtype=torch.float32)
-    for m in layer.net.stack(): parametrize.register_parametrization(m, 'weight', Copied())
+    layer, z = (
+        randomize(Autoregressive(10, Affine(), hidden=(64, 64))),
+        normal(20, 10, dtype=torch.float32),
+    )
+    for m in layer.net.stack():
+        parametrize.register_parametrization(m, 'weight', Copied())
     with torch.no_grad():
         for k in range(20):
-            for p in layer.parameters(): p.add_(.02*torch.randn(p.shape, generator=torch.Generator().manual_seed(k)))
+            for p in layer.parameters():
+                p.add_(
+                    0.02
+                    * torch.randn(p.shape, generator=torch.Generator().manual_seed(k))
+                )
             assert torch.allclose(layer(z)[0], by_loop(layer, z)[0], atol=1e-4)
 
 
 def test_pruned_layers_are_refused_with_advice(tmp_path):
     flow = randomize(maf(4, layers=1, hidden=(16,)))
-    prune.random_unstructured(flow.bijection.layers[0].net.last, 'weight', .5)
-    with pytest.raises(ValueError, match='make pruning'): flow.sample((3,))
-    with pytest.raises(ValueError, match='make pruning'): save(flow, tmp_path/'x.safetensors')
+    prune.random_unstructured(flow.bijection.layers[0].net.last, 'weight', 0.5)
+    with pytest.raises(ValueError, match='make pruning'):
+        flow.sample((3,))
+    with pytest.raises(ValueError, match='make pruning'):
+        save(flow, tmp_path / 'x.safetensors')
     prune.remove(flow.bijection.layers[0].net.last, 'weight')
     flow.sample((3,))
 
@@ -157,18 +233,25 @@ def test_pruned_layers_are_refused_with_advice(tmp_path):
 def test_small_parts_of_a_gradient_survive_large_ones():
     layer = Autoregressive(3, Additive(), hidden=(4,))
     with torch.no_grad():
-        for p in layer.parameters(): p.zero_()
+        for p in layer.parameters():
+            p.zero_()
         layer.net.layers[0].weight[0, 0], layer.net.last.weight[1, 0] = 1, 1e4
         layer.net.layers[0].weight[2, 1], layer.net.last.weight[2, 2] = 1, 1e-8
     z = torch.ones(1, 3, requires_grad=True)
-    assert torch.allclose(torch.autograd.grad(layer(z)[0][:, 2].sum(), z)[0], torch.tensor([[1e-4, 1e-8, 1.]]))
+    assert torch.allclose(
+        torch.autograd.grad(layer(z)[0][:, 2].sum(), z)[0],
+        torch.tensor([[1e-4, 1e-8, 1.0]]),
+    )
 
 
 def test_empty_batches_have_gradients():
-    for make in (maf, iaf): make(3, layers=1).sample_with_log_prob((0,))[1].sum().backward()
+    for make in (maf, iaf):
+        make(3, layers=1).sample_with_log_prob((0,))[1].sum().backward()
 
 
-@pytest.mark.parametrize('batches', [((4,), (3, 2)), ((1, 4), (3, 2)), ((5, 1, 4), (3, 2)), ((3, 4), (2,))])
+@pytest.mark.parametrize(
+    'batches', [((4,), (3, 2)), ((1, 4), (3, 2)), ((5, 1, 4), (3, 2)), ((3, 4), (2,))]
+)
 def test_latents_and_contexts_broadcast_in_both_directions(batches):
     layer = randomize(Autoregressive(4, Affine(), hidden=(8,), context_dim=2).double())
     z, c = (normal(*shape) for shape in batches)
@@ -179,25 +262,40 @@ def test_latents_and_contexts_broadcast_in_both_directions(batches):
 
 
 def test_autocast_changes_precision_and_nothing_else():
-    flow, x = randomize(maf(16, layers=2, hidden=(512, 512))), normal(5, 16, dtype=torch.float32)
+    flow, x = (
+        randomize(maf(16, layers=2, hidden=(512, 512))),
+        normal(5, 16, dtype=torch.float32),
+    )
     exact = flow.log_prob(x)
-    with torch.autocast('cpu', torch.bfloat16): assert torch.allclose(flow.log_prob(x), exact, rtol=.05, atol=.5) and flow.sample((4,)).isfinite().all()
+    with torch.autocast('cpu', torch.bfloat16):
+        assert (
+            torch.allclose(flow.log_prob(x), exact, rtol=0.05, atol=0.5)
+            and flow.sample((4,)).isfinite().all()
+        )
 
 
 def test_two_batch_sizes_in_turn_keep_their_rooms():
     layer = randomize(Autoregressive(20, Affine(), hidden=(32,)))
     with torch.no_grad():
-        for n in [20, 30, 20, 30]: layer(normal(n, 20, dtype=torch.float32))
+        for n in [20, 30, 20, 30]:
+            layer(normal(n, 20, dtype=torch.float32))
         assert len(layer.rooms) == 2
-        for n in range(40, 60): layer(normal(n, 20, dtype=torch.float32))
+        for n in range(40, 60):
+            layer(normal(n, 20, dtype=torch.float32))
         assert len(layer.rooms) <= 4
-    with pytest.raises(ValueError, match='float32'): layer(normal(2, 20))
+    with pytest.raises(ValueError, match='float32'):
+        layer(normal(2, 20))
 
 
 def test_bad_sizes_are_named():
     for make in (maf, iaf):
-        with pytest.raises(ValueError, match='layers'): make(3, layers=0)
-        with pytest.raises(ValueError, match='order'): make(3, order=[.5, 1, 2])
-        with pytest.raises(ValueError, match='hidden'): make(3, hidden=64)
-        with pytest.raises(ValueError, match='hidden'): make(3, hidden=(8.5,))
-    with pytest.raises(ValueError, match='context'): BinaryMADE(4).log_prob(torch.zeros(4), torch.zeros(2))
+        with pytest.raises(ValueError, match='layers'):
+            make(3, layers=0)
+        with pytest.raises(ValueError, match='order'):
+            make(3, order=[0.5, 1, 2])
+        with pytest.raises(ValueError, match='hidden'):
+            make(3, hidden=64)
+        with pytest.raises(ValueError, match='hidden'):
+            make(3, hidden=(8.5,))
+    with pytest.raises(ValueError, match='context'):
+        BinaryMADE(4).log_prob(torch.zeros(4), torch.zeros(2))

@@ -1,4 +1,5 @@
 "The command line: what it leaves behind, and one line on stderr and status 2 for every mistake."
+
 import json
 import math
 import shutil
@@ -9,23 +10,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import ROOT, normal
 
 from flowbook import runs
 from flowbook.cli import main
 from flowbook.files import load
+from support import ROOT, normal
 
 SMALL = '--layers 2 --hidden 8 --epochs 2 --threads 1'.split()
 
 
 def run(*argv):
     "The exit status of the command line."
-    try: return main([str(a) for a in argv])
-    except SystemExit as e: return e.code
+    try:
+        return main([str(a) for a in argv])
+    except SystemExit as e:
+        return e.code
 
 
 def table(path, x, header=''):
-    path.write_text(header + ''.join(','.join(f'{v:.6g}' for v in row) + '\n' for row in x.tolist()))
+    path.write_text(
+        header + ''.join(','.join(f'{v:.6g}' for v in row) + '\n' for row in x.tolist())
+    )
     return path
 
 
@@ -33,10 +38,21 @@ def table(path, x, header=''):
 def files(tmp_path_factory):
     "A table, images, and a finished run on each, made once; tests only read them."
     folder = tmp_path_factory.mktemp('files')
-    table(folder/'points.csv', normal(100, 3), header='a,b,c\n')
-    np.save(folder/'images.npy', torch.randint(0, 256, (60, 4, 4), generator=torch.Generator().manual_seed(0)).numpy().astype('uint8'))
-    assert run('fit', 'realnvp', folder/'points.csv', '--out', folder/'points', *SMALL) == 0
-    assert run('fit', 'nice', folder/'images.npy', '--out', folder/'images', *SMALL) == 0
+    table(folder / 'points.csv', normal(100, 3), header='a,b,c\n')
+    np.save(
+        folder / 'images.npy',
+        torch.randint(0, 256, (60, 4, 4), generator=torch.Generator().manual_seed(0))
+        .numpy()
+        .astype('uint8'),
+    )
+    assert (
+        run('fit', 'realnvp', folder / 'points.csv', '--out', folder / 'points', *SMALL)
+        == 0
+    )
+    assert (
+        run('fit', 'nice', folder / 'images.npy', '--out', folder / 'images', *SMALL)
+        == 0
+    )
     return folder
 
 
@@ -47,143 +63,392 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def tree(folder): return {p.relative_to(folder): p.read_bytes() if p.is_file() else None for p in folder.rglob('*')}
+def tree(folder):
+    return {
+        p.relative_to(folder): p.read_bytes() if p.is_file() else None
+        for p in folder.rglob('*')
+    }
 
 
 # What it leaves behind.
-@pytest.mark.parametrize('name, model, unit, splits', [('points', 'realnvp', 'nats', {'test'}), ('images', 'nice', 'bits/dim', {'valid', 'test'})])
+@pytest.mark.parametrize(
+    'name, model, unit, splits',
+    [
+        ('points', 'realnvp', 'nats', {'test'}),
+        ('images', 'nice', 'bits/dim', {'valid', 'test'}),
+    ],
+)
 def test_fit_leaves_weights_record_and_pictures(files, name, model, unit, splits):
-    assert {p.name for p in (files/name).iterdir()} == {'run.json', 'weights.safetensors', 'samples.png', 'loss.png'}
-    record = json.loads((files/name/'run.json').read_text())
-    assert record['model'] == model and record['data'] == {'points': 'points.csv', 'images': 'images.npy'}[name]
+    assert {p.name for p in (files / name).iterdir()} == {
+        'run.json',
+        'weights.safetensors',
+        'samples.png',
+        'loss.png',
+    }
+    record = json.loads((files / name / 'run.json').read_text())
+    assert (
+        record['model'] == model
+        and record['data'] == {'points': 'points.csv', 'images': 'images.npy'}[name]
+    )
     assert {m['split'] for m in record['metrics']} == splits
-    for m in record['metrics']: assert m['unit'] == unit and m['n'] == record['sizes'][m['split']] and math.isfinite(m['value']) and m['error'] > 0 and m['name']
-    assert record['parameters'] == sum(p.numel() for p in load(files/name/'weights.safetensors').parameters())
-    assert len(record['history']['train']) == len(record['history']['valid']) == 2 and record['seconds'] >= 0 and record['finished']
-    assert None not in [record['hardware'][k] for k in ('cpu', 'cores', 'threads', 'python', 'torch', 'flowbook')]
-    assert record['job']['layers'] == 2 and record['job']['seed'] == 0 and record['job']['lr'] > 0 and record['job']['batch_size'] > 0
+    for m in record['metrics']:
+        assert (
+            m['unit'] == unit
+            and m['n'] == record['sizes'][m['split']]
+            and math.isfinite(m['value'])
+            and m['error'] > 0
+            and m['name']
+        )
+    assert record['parameters'] == sum(
+        p.numel() for p in load(files / name / 'weights.safetensors').parameters()
+    )
+    assert (
+        len(record['history']['train']) == len(record['history']['valid']) == 2
+        and record['seconds'] >= 0
+        and record['finished']
+    )
+    assert None not in [
+        record['hardware'][k]
+        for k in ('cpu', 'cores', 'threads', 'python', 'torch', 'flowbook')
+    ]
+    assert (
+        record['job']['layers'] == 2
+        and record['job']['seed'] == 0
+        and record['job']['lr'] > 0
+        and record['job']['batch_size'] > 0
+    )
     assert str(files) not in json.dumps(record), 'a machine path in the record'
-    for png in ('samples.png', 'loss.png'): assert (files/name/png).read_bytes()[:4] == b'\x89PNG' and (files/name/png).stat().st_size > 2000
+    for png in ('samples.png', 'loss.png'):
+        assert (files / name / png).read_bytes()[:4] == b'\x89PNG' and (
+            files / name / png
+        ).stat().st_size > 2000
 
 
 def test_sizes_are_those_of_an_8_1_1_split(files):
-    assert json.loads((files/'points'/'run.json').read_text())['sizes'] == dict(train=80, valid=10, test=10)
+    assert json.loads((files / 'points' / 'run.json').read_text())['sizes'] == dict(
+        train=80, valid=10, test=10
+    )
 
 
 def test_fit_on_a_set_of_the_book_reports_the_distance_to_the_truth(here, capsys):
-    assert run('fit', 'realnvp', 'banana', '--epochs', 1, '--threads', 1, '--layers', 2, '--hidden', 8, '--batch-size', 2048) == 0
+    assert (
+        run(
+            'fit',
+            'realnvp',
+            'banana',
+            '--epochs',
+            1,
+            '--threads',
+            1,
+            '--layers',
+            2,
+            '--hidden',
+            8,
+            '--batch-size',
+            2048,
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert 'KL to the truth' in out and 'samples.png' in out
     record = json.loads(Path('runs/realnvp-banana/run.json').read_text())
-    assert [m['unit'] for m in record['metrics']] == ['nats', 'nats'] and record['sizes']['train'] == 'fresh'
+    assert [m['unit'] for m in record['metrics']] == ['nats', 'nats'] and record[
+        'sizes'
+    ]['train'] == 'fresh'
 
 
 def test_the_same_command_gives_the_same_weights(files, tmp_path):
-    assert run('fit', 'realnvp', files/'points.csv', '--out', tmp_path/'again', *SMALL) == 0
-    assert (tmp_path/'again'/'weights.safetensors').read_bytes() == (files/'points'/'weights.safetensors').read_bytes()
-    assert run('fit', 'realnvp', files/'points.csv', '--out', tmp_path/'other', '--seed', 1, *SMALL) == 0
-    assert (tmp_path/'other'/'weights.safetensors').read_bytes() != (files/'points'/'weights.safetensors').read_bytes()
+    assert (
+        run('fit', 'realnvp', files / 'points.csv', '--out', tmp_path / 'again', *SMALL)
+        == 0
+    )
+    assert (tmp_path / 'again' / 'weights.safetensors').read_bytes() == (
+        files / 'points' / 'weights.safetensors'
+    ).read_bytes()
+    assert (
+        run(
+            'fit',
+            'realnvp',
+            files / 'points.csv',
+            '--out',
+            tmp_path / 'other',
+            '--seed',
+            1,
+            *SMALL,
+        )
+        == 0
+    )
+    assert (tmp_path / 'other' / 'weights.safetensors').read_bytes() != (
+        files / 'points' / 'weights.safetensors'
+    ).read_bytes()
 
 
 def test_half_precision_weights_are_what_is_measured(files, tmp_path, capsys):
-    assert run('fit', 'realnvp', files/'points.csv', '--out', tmp_path/'half', '--half', *SMALL) == 0
-    assert (tmp_path/'half'/'weights.safetensors').stat().st_size < (files/'points'/'weights.safetensors').stat().st_size
-    assert json.loads((tmp_path/'half'/'run.json').read_text())['half'] is True
+    assert (
+        run(
+            'fit',
+            'realnvp',
+            files / 'points.csv',
+            '--out',
+            tmp_path / 'half',
+            '--half',
+            *SMALL,
+        )
+        == 0
+    )
+    assert (tmp_path / 'half' / 'weights.safetensors').stat().st_size < (
+        files / 'points' / 'weights.safetensors'
+    ).stat().st_size
+    assert json.loads((tmp_path / 'half' / 'run.json').read_text())['half'] is True
 
 
 def test_rounded_weights_are_what_is_measured(files, tmp_path):
-    assert run('fit', 'realnvp', files/'points.csv', '--out', tmp_path/'rounded', '--half', '--bits', 3, *SMALL) == 0
-    record, flow = json.loads((tmp_path/'rounded'/'run.json').read_text()), load(tmp_path/'rounded'/'weights.safetensors')
-    assert record['bits'] == 3 and record['metrics'] != record['metrics in full precision']
-    for p in flow.parameters(): assert torch.equal(torch.frexp(p)[0]*8, (torch.frexp(p)[0]*8).round())
-    assert run('fit', 'realnvp', files/'points.csv', '--out', tmp_path/'none', '--bits', 0, *SMALL) == 2
+    assert (
+        run(
+            'fit',
+            'realnvp',
+            files / 'points.csv',
+            '--out',
+            tmp_path / 'rounded',
+            '--half',
+            '--bits',
+            3,
+            *SMALL,
+        )
+        == 0
+    )
+    record, flow = (
+        json.loads((tmp_path / 'rounded' / 'run.json').read_text()),
+        load(tmp_path / 'rounded' / 'weights.safetensors'),
+    )
+    assert (
+        record['bits'] == 3 and record['metrics'] != record['metrics in full precision']
+    )
+    for p in flow.parameters():
+        assert torch.equal(torch.frexp(p)[0] * 8, (torch.frexp(p)[0] * 8).round())
+    assert (
+        run(
+            'fit',
+            'realnvp',
+            files / 'points.csv',
+            '--out',
+            tmp_path / 'none',
+            '--bits',
+            0,
+            *SMALL,
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize('model', ['maf', 'iaf'])
 @pytest.mark.parametrize('data', ['points.csv', 'images.npy'])
-def test_autoregressive_models_go_from_fit_to_sample_and_score(files, tmp_path, model, data, capsys):
-    assert run('fit', model, files/data, '--out', tmp_path/'run', '--half', *SMALL) == 0
-    assert run('fit', model, files/data, '--out', tmp_path/'rows', '--order', 'rows', *SMALL) == (0 if data == 'images.npy' else 2)
-    assert run('sample', tmp_path/'run', '--n', 9, '--out', tmp_path/'x.npy') == 0
-    drawn = np.load(tmp_path/'x.npy')
-    assert drawn.shape == (9, *load(tmp_path/'run'/'weights.safetensors').event_shape) and np.isfinite(drawn).all()
-    assert run('score', tmp_path/'run', files/data) == 0 and ('nats' if data == 'points.csv' else 'bits/dim') in capsys.readouterr().out
+def test_autoregressive_models_go_from_fit_to_sample_and_score(
+    files, tmp_path, model, data, capsys
+):
+    assert (
+        run('fit', model, files / data, '--out', tmp_path / 'run', '--half', *SMALL)
+        == 0
+    )
+    assert run(
+        'fit',
+        model,
+        files / data,
+        '--out',
+        tmp_path / 'rows',
+        '--order',
+        'rows',
+        *SMALL,
+    ) == (0 if data == 'images.npy' else 2)
+    assert run('sample', tmp_path / 'run', '--n', 9, '--out', tmp_path / 'x.npy') == 0
+    drawn = np.load(tmp_path / 'x.npy')
+    assert (
+        drawn.shape == (9, *load(tmp_path / 'run' / 'weights.safetensors').event_shape)
+        and np.isfinite(drawn).all()
+    )
+    assert (
+        run('score', tmp_path / 'run', files / data) == 0
+        and ('nats' if data == 'points.csv' else 'bits/dim') in capsys.readouterr().out
+    )
 
 
-def test_an_image_model_with_classes_and_learned_noise_goes_from_fit_to_sample(tmp_path, capsys):
+def test_an_image_model_with_classes_and_learned_noise_goes_from_fit_to_sample(
+    tmp_path, capsys
+):
     small = ['--layers', 1, '--hidden', 4, '--epochs', 1, '--batch-size', 500]
-    assert run('fit', 'glow', 'mnist10k', '--labels', '--out', tmp_path/'a', *small) == 0
-    assert run('fit', 'glow', 'mnist10k', '--labels', '--noise', 'learned', '--bfloat16', '--start', tmp_path/'a', '--out', tmp_path/'b', *small) == 0
-    assert run('sample', tmp_path/'b', '--n', 20, '--out', tmp_path/'x.npy') == 0
-    assert np.load(tmp_path/'x.npy').shape == (20, 1, 28, 28)
-    assert run('score', tmp_path/'b', 'mnist10k') == 0 and 'bits/dim' in capsys.readouterr().out
-    np.save(tmp_path/'i.npy', np.zeros((3, 28, 28), dtype=np.uint8))
-    assert run('score', tmp_path/'b', tmp_path/'i.npy') == 2 and 'needs the class of each image' in capsys.readouterr().err
+    assert (
+        run('fit', 'glow', 'mnist10k', '--labels', '--out', tmp_path / 'a', *small) == 0
+    )
+    assert (
+        run(
+            'fit',
+            'glow',
+            'mnist10k',
+            '--labels',
+            '--noise',
+            'learned',
+            '--bfloat16',
+            '--start',
+            tmp_path / 'a',
+            '--out',
+            tmp_path / 'b',
+            *small,
+        )
+        == 0
+    )
+    assert run('sample', tmp_path / 'b', '--n', 20, '--out', tmp_path / 'x.npy') == 0
+    assert np.load(tmp_path / 'x.npy').shape == (20, 1, 28, 28)
+    assert (
+        run('score', tmp_path / 'b', 'mnist10k') == 0
+        and 'bits/dim' in capsys.readouterr().out
+    )
+    np.save(tmp_path / 'i.npy', np.zeros((3, 28, 28), dtype=np.uint8))
+    assert (
+        run('score', tmp_path / 'b', tmp_path / 'i.npy') == 2
+        and 'needs the class of each image' in capsys.readouterr().err
+    )
 
 
-@pytest.mark.parametrize('argv, message', [
-    (['fit', 'maf', 'banana', '--order', 'rows'], 'for maf and iaf on images'), (['fit', 'realnvp', 'mnist10k', '--order', 'rows'], 'for maf and iaf on images'),
-    (['fit', 'glow', 'banana'], 'glow is for images'), (['fit', 'realnvp', 'mnist10k', '--labels'], 'noise, labels and start are for'),
-    (['fit', 'glow', 'mnist10k', '--start', 'mnist-realnvp'], 'holds another architecture'), (['fit', 'glow', 'mnist10k', '--start', 'gone'], 'expected a folder'),
-    (['fit', 'glow', 'mnist10k', '--noise', 'none'], 'invalid choice'), (['fit', 'glow', 'mnist10k', '--scales', 3], 'even sides')])
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (['fit', 'maf', 'banana', '--order', 'rows'], 'for maf and iaf on images'),
+        (
+            ['fit', 'realnvp', 'mnist10k', '--order', 'rows'],
+            'for maf and iaf on images',
+        ),
+        (['fit', 'glow', 'banana'], 'glow is for images'),
+        (['fit', 'realnvp', 'mnist10k', '--labels'], 'noise, labels and start are for'),
+        (
+            ['fit', 'glow', 'mnist10k', '--start', 'mnist-realnvp'],
+            'holds another architecture',
+        ),
+        (['fit', 'glow', 'mnist10k', '--start', 'gone'], 'expected a folder'),
+        (['fit', 'glow', 'mnist10k', '--noise', 'none'], 'invalid choice'),
+        (['fit', 'glow', 'mnist10k', '--scales', 3], 'even sides'),
+    ],
+)
 def test_a_mistake_with_image_models_is_one_line(argv, message, tmp_path, capsys):
-    assert run(*argv, '--out', tmp_path/'r') == 2 and not (tmp_path/'r').exists()
+    assert run(*argv, '--out', tmp_path / 'r') == 2 and not (tmp_path / 'r').exists()
     err = capsys.readouterr().err
     assert message in err and err.count('\n') == 1
 
 
-def test_an_interrupted_fit_resumes_to_the_same_weights(files, tmp_path, capsys, monkeypatch):
-    fit, argv = runs.fit, ['fit', 'realnvp', files/'points.csv', '--out', tmp_path/'r', *SMALL]
+def test_an_interrupted_fit_resumes_to_the_same_weights(
+    files, tmp_path, capsys, monkeypatch
+):
+    fit, argv = (
+        runs.fit,
+        ['fit', 'realnvp', files / 'points.csv', '--out', tmp_path / 'r', *SMALL],
+    )
+
     def interrupted(flow, data, context=None, **kwargs):
         def loss(f, x, c=None):
-            if (tmp_path/'r'/'checkpoint.safetensors').exists(): raise KeyboardInterrupt
+            if (tmp_path / 'r' / 'checkpoint.safetensors').exists():
+                raise KeyboardInterrupt
             return -f.log_prob(x, c)
+
         return fit(flow, data, context, **kwargs | {'loss': loss})
+
     monkeypatch.setattr(runs, 'fit', interrupted)
     assert run(*argv) == 130 and '--resume' in capsys.readouterr().err
-    assert (tmp_path/'r'/'checkpoint.safetensors').exists() and not (tmp_path/'r'/'run.json').exists()
+    assert (tmp_path / 'r' / 'checkpoint.safetensors').exists() and not (
+        tmp_path / 'r' / 'run.json'
+    ).exists()
     monkeypatch.setattr(runs, 'fit', fit)
     assert run(*argv, '--resume') == 0
-    assert (tmp_path/'r'/'weights.safetensors').read_bytes() == (files/'points'/'weights.safetensors').read_bytes()
-    assert not (tmp_path/'r'/'checkpoint.safetensors').exists()
+    assert (tmp_path / 'r' / 'weights.safetensors').read_bytes() == (
+        files / 'points' / 'weights.safetensors'
+    ).read_bytes()
+    assert not (tmp_path / 'r' / 'checkpoint.safetensors').exists()
 
 
-def test_score_prints_a_mean_with_its_error_and_writes_one_line_per_row(files, here, capsys):
-    assert run('score', files/'points', files/'points.csv', '--out', 'scores.csv') == 0
+def test_score_prints_a_mean_with_its_error_and_writes_one_line_per_row(
+    files, here, capsys
+):
+    assert (
+        run('score', files / 'points', files / 'points.csv', '--out', 'scores.csv') == 0
+    )
     out = capsys.readouterr().out
     lines = Path('scores.csv').read_text().splitlines()
-    assert 'nats' in out and '±' in out and 'n = 100' in out and lines[0] == 'log_prob_nats' and len(lines) == 101
-    assert float(out.split()[0]) == pytest.approx(-np.mean([float(v) for v in lines[1:]]), abs=1e-3)
+    assert (
+        'nats' in out
+        and '±' in out
+        and 'n = 100' in out
+        and lines[0] == 'log_prob_nats'
+        and len(lines) == 101
+    )
+    assert float(out.split()[0]) == pytest.approx(
+        -np.mean([float(v) for v in lines[1:]]), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize('rows', [1, 5])
 def test_score_takes_images_and_repeats_itself(files, here, capsys, rows):
-    np.save('new.npy', np.load(files/'images.npy')[:rows])
-    for _ in range(2): assert run('score', files/'images', 'new.npy') == 0
+    np.save('new.npy', np.load(files / 'images.npy')[:rows])
+    for _ in range(2):
+        assert run('score', files / 'images', 'new.npy') == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == second and 'bits/dim' in first and f'n = {rows}' in first
 
 
 @pytest.mark.parametrize('name, shape', [('points', (7, 3)), ('images', (7, 1, 4, 4))])
-def test_samples_are_written_in_three_formats_and_repeat_with_the_seed(files, here, capsys, name, shape):
-    for out in ('a.npy', 'b.npy', 'a.csv', 'a.png'): assert run('sample', files/name, '--n', 7, '--out', out, '--seed', 3) == 0
+def test_samples_are_written_in_three_formats_and_repeat_with_the_seed(
+    files, here, capsys, name, shape
+):
+    for out in ('a.npy', 'b.npy', 'a.csv', 'a.png'):
+        assert run('sample', files / name, '--n', 7, '--out', out, '--seed', 3) == 0
     a = np.load('a.npy')
     assert a.shape == shape and np.isfinite(a).all() and (a == np.load('b.npy')).all()
-    np.testing.assert_allclose(np.loadtxt('a.csv', delimiter=','), a.reshape(7, -1), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.loadtxt('a.csv', delimiter=','), a.reshape(7, -1), rtol=1e-5
+    )
     assert Path('a.png').read_bytes()[:4] == b'\x89PNG'
-    assert run('sample', files/name, '--n', 7, '--out', 'b.npy', '--temperature', .5, '--seed', 3) == 0
+    assert (
+        run(
+            'sample',
+            files / name,
+            '--n',
+            7,
+            '--out',
+            'b.npy',
+            '--temperature',
+            0.5,
+            '--seed',
+            3,
+        )
+        == 0
+    )
     assert (a != np.load('b.npy')).any()
 
 
 def test_info_says_what_a_run_was(files, capsys):
-    assert run('info', files/'points') == 0
+    assert run('info', files / 'points') == 0
     out = capsys.readouterr().out
-    for word in ('realnvp on points.csv', 'parameters', 'layers=2', 'torch', 'nats', 'n = 10', 'Coupling'): assert word in out
+    for word in (
+        'realnvp on points.csv',
+        'parameters',
+        'layers=2',
+        'torch',
+        'nats',
+        'n = 10',
+        'Coupling',
+    ):
+        assert word in out
 
 
 def test_shipped_runs_are_known_by_name(capsys):
-    names = [p.name for p in runs.shipped().iterdir() if (p/'weights.safetensors').exists()] if runs.shipped().is_dir() else []
-    for name in names: assert run('info', name) == 0
+    names = (
+        [
+            p.name
+            for p in runs.shipped().iterdir()
+            if (p / 'weights.safetensors').exists()
+        ]
+        if runs.shipped().is_dir()
+        else []
+    )
+    for name in names:
+        assert run('info', name) == 0
     assert run('info', 'no such run') == 2
     err = capsys.readouterr().err
     assert all(name in err for name in names)
@@ -193,140 +458,348 @@ def test_shipped_runs_are_known_by_name(capsys):
 def test_help_names_every_verb_and_how_to_start(capsys):
     assert run('--help') == 0
     out = capsys.readouterr().out
-    for word in ('fit', 'sample', 'score', 'info', 'flowbook fit realnvp mnist10k'): assert word in out
+    for word in ('fit', 'sample', 'score', 'info', 'flowbook fit realnvp mnist10k'):
+        assert word in out
 
 
 def test_help_of_fit_names_the_models_the_data_sets_and_the_formats(capsys):
     assert run('fit', '--help') == 0
     out = capsys.readouterr().out
-    for word in ('MODEL', 'DATA', *runs.MODELS, *runs.SETS, '.csv', '.npy', 'FLOWBOOK_DATA', '--resume', '--epochs'): assert word in out
+    for word in (
+        'MODEL',
+        'DATA',
+        *runs.MODELS,
+        *runs.SETS,
+        '.csv',
+        '.npy',
+        'FLOWBOOK_DATA',
+        '--resume',
+        '--epochs',
+    ):
+        assert word in out
 
 
-@pytest.mark.parametrize('verb, words', [('sample', ['--temperature', '.png']), ('score', ['FILE', '.csv']), ('info', ['RUN'])])
+@pytest.mark.parametrize(
+    'verb, words',
+    [
+        ('sample', ['--temperature', '.png']),
+        ('score', ['FILE', '.csv']),
+        ('info', ['RUN']),
+    ],
+)
 def test_help_of_the_other_verbs(capsys, verb, words):
     assert run(verb, '--help') == 0
     out = capsys.readouterr().out
-    for word in words: assert word in out
+    for word in words:
+        assert word in out
 
 
 # Mistakes. {files} is the folder of the fixture; the current folder holds what `spoil` writes.
 def spoil(here, files):
     x = normal(40, 3)
-    for name, text in {'ragged.csv': '1,2\n3\n'*20, 'text.csv': 'a,b\n1,2\n1,x\n'*20, 'empty.csv': '', 'header.csv': 'a,b\n', 'binary.csv': '\x00\x01'*30,
-                       'nan.csv': '1,2\nnan,3\n'*20, 'inf.csv': '1,2\n3,inf\n'*20, 'gap.csv': '1,2\n,3\n'*20, 'few.csv': '1,2\n3,4\n', 'one.csv': '1\n2\n'*20,
-                       'notarray.npy': 'no', 'data.xlsx': 'PK', 'file': ''}.items(): (here/name).write_text(text)
-    table(here/'two.csv', x[:, :2])
-    np.save(here/'floats.npy', np.zeros((40, 4, 4), 'float32'))
-    np.save(here/'flat.npy', np.zeros((40, 16), 'float32'))
-    np.save(here/'wide.npy', np.zeros((40, 5, 5), 'uint8'))
-    np.save(here/'nan.npy', np.full((40, 3), np.nan))
-    np.save(here/'objects.npy', np.array([{}], dtype=object))
-    shutil.copytree(files/'points', here/'broken')
-    (here/'broken'/'run.json').write_text('{')
-    shutil.copytree(files/'points', here/'cut')
-    (here/'cut'/'weights.safetensors').write_bytes((files/'points'/'weights.safetensors').read_bytes()[:-9])
-    shutil.copytree(files/'points', here/'lost')
-    (here/'lost'/'weights.safetensors').unlink()
-    (here/'nothing').mkdir()
+    for name, text in {
+        'ragged.csv': '1,2\n3\n' * 20,
+        'text.csv': 'a,b\n1,2\n1,x\n' * 20,
+        'empty.csv': '',
+        'header.csv': 'a,b\n',
+        'binary.csv': '\x00\x01' * 30,
+        'nan.csv': '1,2\nnan,3\n' * 20,
+        'inf.csv': '1,2\n3,inf\n' * 20,
+        'gap.csv': '1,2\n,3\n' * 20,
+        'few.csv': '1,2\n3,4\n',
+        'one.csv': '1\n2\n' * 20,
+        'notarray.npy': 'no',
+        'data.xlsx': 'PK',
+        'file': '',
+    }.items():
+        (here / name).write_text(text)
+    table(here / 'two.csv', x[:, :2])
+    np.save(here / 'floats.npy', np.zeros((40, 4, 4), 'float32'))
+    np.save(here / 'flat.npy', np.zeros((40, 16), 'float32'))
+    np.save(here / 'wide.npy', np.zeros((40, 5, 5), 'uint8'))
+    np.save(here / 'nan.npy', np.full((40, 3), np.nan))
+    np.save(here / 'objects.npy', np.array([{}], dtype=object))
+    shutil.copytree(files / 'points', here / 'broken')
+    (here / 'broken' / 'run.json').write_text('{')
+    shutil.copytree(files / 'points', here / 'cut')
+    (here / 'cut' / 'weights.safetensors').write_bytes(
+        (files / 'points' / 'weights.safetensors').read_bytes()[:-9]
+    )
+    shutil.copytree(files / 'points', here / 'lost')
+    (here / 'lost' / 'weights.safetensors').unlink()
+    (here / 'nothing').mkdir()
 
 
 MISTAKES = {  # command: a word that the message must hold
-    '': 'help', 'fly': 'fly', 'fit': 'MODEL', 'fit realnvp': 'DATA', 'fit glowworm banana': 'MODEL', 'fit realnvp bananas': 'DATA', 'fit realnvp absent.csv': 'absent.csv',
-    'fit realnvp ragged.csv': 'line 2', 'fit realnvp text.csv': 'line 3, column 2', 'fit realnvp empty.csv': 'empty.csv', 'fit realnvp header.csv': 'header.csv',
-    'fit realnvp binary.csv': 'binary.csv', 'fit realnvp nan.csv': 'line 2, column 1', 'fit realnvp inf.csv': 'line 2, column 2', 'fit realnvp gap.csv': 'line 2, column 1',
-    'fit realnvp few.csv': '30', 'fit realnvp one.csv': 'at least 2', 'fit realnvp notarray.npy': 'notarray.npy', 'fit realnvp objects.npy': 'objects.npy',
-    'fit realnvp nan.npy': 'not finite', 'fit realnvp data.xlsx': '.csv', 'fit realnvp nothing': 'DATA', 'fit realnvp floats.npy': 'uint8',
-    'fit realnvp two.csv --epochs 0': '--epochs', 'fit realnvp two.csv --epochs -1': '--epochs', 'fit realnvp two.csv --epochs many': '--epochs', 'fit realnvp two.csv --layers 0': '--layers',
-    'fit realnvp two.csv --batch-size 0': '--batch-size', 'fit realnvp two.csv --hidden 0': '--hidden', 'fit realnvp two.csv --hidden -3': '--hidden', 'fit realnvp two.csv --threads 0': '--threads',
-    'fit realnvp two.csv --lr -1': 'lr', 'fit realnvp two.csv --lr 0': 'lr', 'fit realnvp two.csv --lr nan': 'lr', 'fit realnvp two.csv --weight-decay -1': 'weight', 'fit realnvp two.csv --ema 2': 'ema',
-    'fit realnvp two.csv --ema -1': 'ema', 'fit realnvp two.csv --patience 0': 'patience', 'fit realnvp two.csv --activation sine': 'sine', 'fit realnvp two.csv --device abacus': 'device', 'fit realnvp two.csv --epoch-s 3': '--epoch-s',
-    'fit realnvp two.csv --out file/below': 'file/below', 'fit realnvp two.csv --out file': 'file', 'fit realnvp two.csv --out {files}/points': 'finished', 'fit realnvp two.csv --seed x': '--seed',
+    '': 'help',
+    'fly': 'fly',
+    'fit': 'MODEL',
+    'fit realnvp': 'DATA',
+    'fit glowworm banana': 'MODEL',
+    'fit realnvp bananas': 'DATA',
+    'fit realnvp absent.csv': 'absent.csv',
+    'fit realnvp ragged.csv': 'line 2',
+    'fit realnvp text.csv': 'line 3, column 2',
+    'fit realnvp empty.csv': 'empty.csv',
+    'fit realnvp header.csv': 'header.csv',
+    'fit realnvp binary.csv': 'binary.csv',
+    'fit realnvp nan.csv': 'line 2, column 1',
+    'fit realnvp inf.csv': 'line 2, column 2',
+    'fit realnvp gap.csv': 'line 2, column 1',
+    'fit realnvp few.csv': '30',
+    'fit realnvp one.csv': 'at least 2',
+    'fit realnvp notarray.npy': 'notarray.npy',
+    'fit realnvp objects.npy': 'objects.npy',
+    'fit realnvp nan.npy': 'not finite',
+    'fit realnvp data.xlsx': '.csv',
+    'fit realnvp nothing': 'DATA',
+    'fit realnvp floats.npy': 'uint8',
+    'fit realnvp two.csv --epochs 0': '--epochs',
+    'fit realnvp two.csv --epochs -1': '--epochs',
+    'fit realnvp two.csv --epochs many': '--epochs',
+    'fit realnvp two.csv --layers 0': '--layers',
+    'fit realnvp two.csv --batch-size 0': '--batch-size',
+    'fit realnvp two.csv --hidden 0': '--hidden',
+    'fit realnvp two.csv --hidden -3': '--hidden',
+    'fit realnvp two.csv --threads 0': '--threads',
+    'fit realnvp two.csv --lr -1': 'lr',
+    'fit realnvp two.csv --lr 0': 'lr',
+    'fit realnvp two.csv --lr nan': 'lr',
+    'fit realnvp two.csv --weight-decay -1': 'weight',
+    'fit realnvp two.csv --ema 2': 'ema',
+    'fit realnvp two.csv --ema -1': 'ema',
+    'fit realnvp two.csv --patience 0': 'patience',
+    'fit realnvp two.csv --activation sine': 'sine',
+    'fit realnvp two.csv --device abacus': 'device',
+    'fit realnvp two.csv --epoch-s 3': '--epoch-s',
+    'fit realnvp two.csv --out file/below': 'file/below',
+    'fit realnvp two.csv --out file': 'file',
+    'fit realnvp two.csv --out {files}/points': 'finished',
+    'fit realnvp two.csv --seed x': '--seed',
     f'fit realnvp two.csv --seed {2**70}': 'seed',
-    'score {files}/points': 'FILE', 'score absent two.csv': 'RUN', 'score nothing two.csv': 'RUN', 'score {files}/points two.csv': r'(3,)', 'score {files}/points absent.csv': 'absent.csv',
-    'score {files}/points nan.npy': 'not finite', 'score {files}/points banana': '(3,)', 'score {files}/images floats.npy': 'uint8', 'score {files}/images flat.npy': '(1, 4, 4)', 'score {files}/images wide.npy': '(1, 4, 4)',
-    'score {files}/points {files}/points.csv --out file/below.csv': 'file/below.csv', 'score broken two.csv': 'broken', 'score cut {files}/points.csv': 'weights', 'score lost {files}/points.csv': 'weights',
-    'sample {files}/points --n 0': '--n', 'sample {files}/points --n -1': '--n', 'sample {files}/points --temperature -1': 'temperature', 'sample {files}/points --temperature 0': 'temperature',
-    'sample {files}/points --temperature nan': 'temperature', 'sample {files}/points --out x.gif': 'x.gif', 'sample {files}/points --out no/folder/x.png': 'no/folder', 'sample absent': 'RUN', 'sample cut': 'weights',
-    f'sample {{files}}/points --seed {2**70}': 'seed', 'sample {files}/points --out file/x.png': 'file', 'info': 'RUN', 'info nothing': 'RUN', 'info broken': 'broken', 'info cut': 'weights', 'info file': 'RUN'}
+    'score {files}/points': 'FILE',
+    'score absent two.csv': 'RUN',
+    'score nothing two.csv': 'RUN',
+    'score {files}/points two.csv': r'(3,)',
+    'score {files}/points absent.csv': 'absent.csv',
+    'score {files}/points nan.npy': 'not finite',
+    'score {files}/points banana': '(3,)',
+    'score {files}/images floats.npy': 'uint8',
+    'score {files}/images flat.npy': '(1, 4, 4)',
+    'score {files}/images wide.npy': '(1, 4, 4)',
+    'score {files}/points {files}/points.csv --out file/below.csv': 'file/below.csv',
+    'score broken two.csv': 'broken',
+    'score cut {files}/points.csv': 'weights',
+    'score lost {files}/points.csv': 'weights',
+    'sample {files}/points --n 0': '--n',
+    'sample {files}/points --n -1': '--n',
+    'sample {files}/points --temperature -1': 'temperature',
+    'sample {files}/points --temperature 0': 'temperature',
+    'sample {files}/points --temperature nan': 'temperature',
+    'sample {files}/points --out x.gif': 'x.gif',
+    'sample {files}/points --out no/folder/x.png': 'no/folder',
+    'sample absent': 'RUN',
+    'sample cut': 'weights',
+    f'sample {{files}}/points --seed {2**70}': 'seed',
+    'sample {files}/points --out file/x.png': 'file',
+    'info': 'RUN',
+    'info nothing': 'RUN',
+    'info broken': 'broken',
+    'info cut': 'weights',
+    'info file': 'RUN',
+}
 
 
 @pytest.mark.parametrize('command', MISTAKES)
-def test_a_mistake_gives_one_line_status_2_and_leaves_nothing(files, here, capsys, command):
+def test_a_mistake_gives_one_line_status_2_and_leaves_nothing(
+    files, here, capsys, command
+):
     spoil(here, files)
     before, kept = tree(here), tree(files)
     status = run(*command.format(files=files).split())
     out, err = capsys.readouterr()
     assert (status, len(err.splitlines())) == (2, 1), err or out
-    assert err.startswith('flowbook: ') and 'Traceback' not in err and MISTAKES[command] in err and len(err) < 700
-    assert tree(here) == before, f'left behind: {[str(p) for p in tree(here) if p not in before]}'
+    assert (
+        err.startswith('flowbook: ')
+        and 'Traceback' not in err
+        and MISTAKES[command] in err
+        and len(err) < 700
+    )
+    assert tree(here) == before, (
+        f'left behind: {[str(p) for p in tree(here) if p not in before]}'
+    )
     assert tree(files) == kept
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='CUDA is available here, so asking for it is no mistake')
+@pytest.mark.skipif(
+    torch.cuda.is_available(),
+    reason='CUDA is available here, so asking for it is no mistake',
+)
 def test_asking_for_cuda_without_cuda_is_a_mistake(files, here, capsys):
-    assert run('fit', 'realnvp', files/'points.csv', '--device', 'cuda') == 2
+    assert run('fit', 'realnvp', files / 'points.csv', '--device', 'cuda') == 2
     assert capsys.readouterr().err.startswith('flowbook: --device') and not tree(here)
 
 
-def test_a_checkpoint_of_other_settings_is_not_overwritten_by_resume(files, tmp_path, capsys):
-    shutil.copytree(files/'points', tmp_path/'r')
-    (tmp_path/'r'/'run.json').unlink()
-    (tmp_path/'r'/'checkpoint.safetensors').write_bytes(b'something else')
-    assert run('fit', 'realnvp', files/'points.csv', '--out', tmp_path/'r', '--resume', *SMALL) == 2
-    assert 'checkpoint.safetensors' in capsys.readouterr().err and (tmp_path/'r'/'checkpoint.safetensors').read_bytes() == b'something else'
+def test_a_checkpoint_of_other_settings_is_not_overwritten_by_resume(
+    files, tmp_path, capsys
+):
+    shutil.copytree(files / 'points', tmp_path / 'r')
+    (tmp_path / 'r' / 'run.json').unlink()
+    (tmp_path / 'r' / 'checkpoint.safetensors').write_bytes(b'something else')
+    assert (
+        run(
+            'fit',
+            'realnvp',
+            files / 'points.csv',
+            '--out',
+            tmp_path / 'r',
+            '--resume',
+            *SMALL,
+        )
+        == 2
+    )
+    assert (
+        'checkpoint.safetensors' in capsys.readouterr().err
+        and (tmp_path / 'r' / 'checkpoint.safetensors').read_bytes()
+        == b'something else'
+    )
 
 
-def test_a_full_set_that_is_absent_and_cannot_be_downloaded_is_one_line(here, capsys, monkeypatch):
-    monkeypatch.setenv('FLOWBOOK_DATA', str(here/'data'))
+def test_a_full_set_that_is_absent_and_cannot_be_downloaded_is_one_line(
+    here, capsys, monkeypatch
+):
+    monkeypatch.setenv('FLOWBOOK_DATA', str(here / 'data'))
     import torchvision.datasets
-    def offline(self): raise RuntimeError('offline')
+
+    def offline(self):
+        raise RuntimeError('offline')
+
     monkeypatch.setattr(torchvision.datasets.MNIST, 'download', offline)
     assert run('fit', 'realnvp', 'mnist') == 2
     err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1 and 'FLOWBOOK_DATA' in err and 'mnist10k' in err and not (here/'runs').exists()
+    assert (
+        len(err.splitlines()) == 1
+        and 'FLOWBOOK_DATA' in err
+        and 'mnist10k' in err
+        and not (here / 'runs').exists()
+    )
 
 
 def test_a_damaged_full_set_is_one_line(here, capsys, monkeypatch):
-    raw = here/'data'/'MNIST'/'raw'
+    raw = here / 'data' / 'MNIST' / 'raw'
     raw.mkdir(parents=True)
-    for part, n in (('train', 5), ('t10k', 5)):  # whole idx files, but of five images each
-        (raw/f'{part}-images-idx3-ubyte').write_bytes(bytes([0, 0, 8, 3]) + b''.join(k.to_bytes(4, 'big') for k in (n, 28, 28)) + bytes(n*784))
-        (raw/f'{part}-labels-idx1-ubyte').write_bytes(bytes([0, 0, 8, 1]) + n.to_bytes(4, 'big') + bytes(n))
-    monkeypatch.setenv('FLOWBOOK_DATA', str(here/'data'))
+    for part, n in (
+        ('train', 5),
+        ('t10k', 5),
+    ):  # whole idx files, but of five images each
+        (raw / f'{part}-images-idx3-ubyte').write_bytes(
+            bytes([0, 0, 8, 3])
+            + b''.join(k.to_bytes(4, 'big') for k in (n, 28, 28))
+            + bytes(n * 784)
+        )
+        (raw / f'{part}-labels-idx1-ubyte').write_bytes(
+            bytes([0, 0, 8, 1]) + n.to_bytes(4, 'big') + bytes(n)
+        )
+    monkeypatch.setenv('FLOWBOOK_DATA', str(here / 'data'))
     assert run('fit', 'realnvp', 'mnist', '--epochs', 1) == 2
     err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1 and 'damaged' in err and not (here/'runs').exists()
+    assert (
+        len(err.splitlines()) == 1 and 'damaged' in err and not (here / 'runs').exists()
+    )
 
 
 def test_divergence_is_one_line_and_status_1(files, here, capsys):
-    assert run('fit', 'nice', files/'points.csv', '--lr', 1e30, '--epochs', 30, '--out', 'r') == 1
+    assert (
+        run(
+            'fit',
+            'nice',
+            files / 'points.csv',
+            '--lr',
+            1e30,
+            '--epochs',
+            30,
+            '--out',
+            'r',
+        )
+        == 1
+    )
     err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1 and 'lower lr' in err and not (here/'r'/'run.json').exists()
+    assert (
+        len(err.splitlines()) == 1
+        and 'lower lr' in err
+        and not (here / 'r' / 'run.json').exists()
+    )
 
 
 # The installed command, in processes of their own, side by side.
 COMMAND = Path(sys.executable).with_name('flowbook')
 
 
-@pytest.mark.skipif(not COMMAND.exists(), reason=f'{COMMAND} is not installed; pip install -e .')
+@pytest.mark.skipif(
+    not COMMAND.exists(), reason=f'{COMMAND} is not installed; pip install -e .'
+)
 def test_the_installed_command_works_and_fails_in_one_line(files, tmp_path):
-    jobs = {'info': ['info', files/'points'], 'wrong': ['fit', 'realnvp', 'absent.csv'],
-            'fit': ['fit', 'realnvp', files/'points.csv', '--out', tmp_path/'r', *SMALL]}
-    started = {k: subprocess.Popen([COMMAND, *map(str, a)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) for k, a in jobs.items()}
+    jobs = {
+        'info': ['info', files / 'points'],
+        'wrong': ['fit', 'realnvp', 'absent.csv'],
+        'fit': [
+            'fit',
+            'realnvp',
+            files / 'points.csv',
+            '--out',
+            tmp_path / 'r',
+            *SMALL,
+        ],
+    }
+    started = {
+        k: subprocess.Popen(
+            [COMMAND, *map(str, a)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        for k, a in jobs.items()
+    }
     done = {k: (*p.communicate(timeout=120), p.returncode) for k, p in started.items()}
     assert [done[k][2] for k in ('info', 'fit')] == [0, 0], done
-    assert done['wrong'][2] == 2 and len(done['wrong'][1].splitlines()) == 1 and 'absent.csv' in done['wrong'][1]
-    assert (tmp_path/'r'/'run.json').exists() and {p.name for p in tmp_path.iterdir()} == {'r'}
+    assert (
+        done['wrong'][2] == 2
+        and len(done['wrong'][1].splitlines()) == 1
+        and 'absent.csv' in done['wrong'][1]
+    )
+    assert (tmp_path / 'r' / 'run.json').exists() and {
+        p.name for p in tmp_path.iterdir()
+    } == {'r'}
 
 
 def test_the_module_runs_as_a_script(tmp_path):
-    done = subprocess.run([sys.executable, '-m', 'flowbook.cli', '--help'], capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert done.returncode == 0 and 'flowbook fit' in done.stdout, '`python -m flowbook.cli` prints nothing'
+    done = subprocess.run(
+        [sys.executable, '-m', 'flowbook.cli', '--help'],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0 and 'flowbook fit' in done.stdout, (
+        '`python -m flowbook.cli` prints nothing'
+    )
 
 
 def test_output_cut_off_by_a_closed_pipe_is_no_traceback(files):
-    p = subprocess.Popen([sys.executable, '-c', 'import sys; from flowbook.cli import main; sys.exit(main(sys.argv[1:]))', 'info', str(files/'points')],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    p = subprocess.Popen(
+        [
+            sys.executable,
+            '-c',
+            'import sys; from flowbook.cli import main; sys.exit(main(sys.argv[1:]))',
+            'info',
+            str(files / 'points'),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     p.stdout.close()
     assert 'Traceback' not in p.stderr.read()
     p.stderr.close()

@@ -1,4 +1,5 @@
 "How dense the code is: python tools/measure.py [folder]; a test holds the package to the limits below."
+
 import ast
 import io
 import json
@@ -33,7 +34,8 @@ def count_tokens(text):
     skip = set(docstrings(ast.parse(text)))
     tokens, lines = 0, set()
     for t in tokenize.generate_tokens(io.StringIO(text).readline):
-        if tokenize.tok_name[t.type] in QUIET or t.start[0] in skip: continue
+        if tokenize.tok_name[t.type] in QUIET or t.start[0] in skip:
+            continue
         tokens += 1
         lines.update(range(t.start[0], t.end[0] + 1))
     return tokens, len(lines)
@@ -42,11 +44,14 @@ def count_tokens(text):
 def parallel(tree):
     "Assignments of several values to several names at once, swaps excepted."
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Assign): continue
+        if not isinstance(node, ast.Assign):
+            continue
         target, value = node.targets[0], node.value
-        if not (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)): continue
+        if not (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)):
+            continue
         names = {ast.unparse(e) for e in target.elts}
-        if names != {ast.unparse(e) for e in value.elts}: yield node
+        if names != {ast.unparse(e) for e in value.elts}:
+            yield node
 
 
 def exported_cells(folder):
@@ -54,21 +59,33 @@ def exported_cells(folder):
     for path in sorted(folder.glob('[!_.]*.ipynb')):
         for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
             source = ''.join(cell['source'])
-            if cell['cell_type'] == 'code' and source.startswith('#| export'): yield source
+            if cell['cell_type'] == 'code' and source.startswith('#| export'):
+                yield source
 
 
 def measure(package):
     "Name → number for the modules of a package."
-    texts = [p.read_text(encoding='utf-8') for p in sorted(package.rglob('*.py')) if p.stem != '_modidx']
+    texts = [
+        p.read_text(encoding='utf-8')
+        for p in sorted(package.rglob('*.py'))
+        if p.stem != '_modidx'
+    ]
     counts = [count_tokens(t) for t in texts]
     found = {
-        'tokens per code line': round(sum(c[0] for c in counts)/sum(c[1] for c in counts), 2),
-        'lines over 100 columns': sum(len(line) > 100 for t in texts for line in t.splitlines()),
+        'tokens per code line': round(
+            sum(c[0] for c in counts) / sum(c[1] for c in counts), 2
+        ),
+        'lines over 100 columns': sum(
+            len(line) > 100 for t in texts for line in t.splitlines()
+        ),
         'parallel assignments': sum(1 for t in texts for _ in parallel(ast.parse(t))),
     }
-    if package == ROOT/'flowbook':
+    if package == ROOT / 'flowbook':
         import flowbook.all
-        cells = [len(source.splitlines()) - 1 for source in exported_cells(ROOT/'nbs')]
+
+        cells = [
+            len(source.splitlines()) - 1 for source in exported_cells(ROOT / 'nbs')
+        ]
         found['lines of the largest exported cell'] = max(cells)
         found['lines of the median exported cell'] = statistics.median(cells)
         found['public names'] = len(flowbook.all.__all__)
@@ -77,5 +94,7 @@ def measure(package):
 
 if __name__ == '__main__':
     sys.path.insert(0, str(ROOT))
-    for name, value in measure(Path(sys.argv[1]) if sys.argv[1:] else ROOT/'flowbook').items():
+    for name, value in measure(
+        Path(sys.argv[1]) if sys.argv[1:] else ROOT / 'flowbook'
+    ).items():
         print(f'{name:36} {value:8g}   (at most {LIMITS[name]:g})')

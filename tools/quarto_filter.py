@@ -3,6 +3,7 @@
 A book shows its code: exported cells appear as they are, with an anchor for each name, instead of the summary that nbdev would
 put in their place. A widget, which needs a kernel, is shown as a still picture from its stored state. Then nbdev's own processors
 run (hidden cells, links from back-ticks), and links and references are mended."""
+
 import ast
 import json
 import os
@@ -14,62 +15,96 @@ from pathlib import Path
 from execnb.nbio import dict2nb, nb2str
 from nbdev.processors import FilterDefaults
 
-PAGES = {re.sub(r'^\d+_', '', p.stem): p.stem for p in Path().glob('[0-9]*.ipynb')}  # nbdev drops the number, a book keeps it
+PAGES = {
+    re.sub(r'^\d+_', '', p.stem): p.stem for p in Path().glob('[0-9]*.ipynb')
+}  # nbdev drops the number, a book keeps it
 
 
 def mend(text):
     "Point nbdev's links at the pages of the book, and turn `Eq. (eq-x)` of docstrings into references."
     text = re.sub(r'/nbs/(\w+)\.html', lambda m: f'{PAGES.get(m[1], m[1])}.html', text)
     parts = re.split(r'(^```.*?^```$)', text, flags=re.S | re.M)  # code keeps its words
-    return ''.join(p if p.startswith('```') else re.sub(r'Eq\. \((eq-[\w-]+)\)', r'@\1', p) for p in parts)
+    return ''.join(
+        p if p.startswith('```') else re.sub(r'Eq\. \((eq-[\w-]+)\)', r'@\1', p)
+        for p in parts
+    )
 
 
 def names(source):
     "Anchors of the functions, classes and patched methods that a cell defines, as nbdev's links name them."
     for node in ast.parse(source).body:
-        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)): continue
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            continue
         patched = any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list)
-        yield (f'{node.args.args[0].annotation.id}.{node.name}' if patched else node.name).lower()
+        yield (
+            f'{node.args.args[0].annotation.id}.{node.name}' if patched else node.name
+        ).lower()
 
 
 def show_exports(cells):
     "Yield the cells with exported code shown: imports are dropped, names get anchors."
     for c in cells:
-        directive = re.match(r'#\| ?(exporti?|exports)\b.*\n', c['source']) if c['cell_type'] == 'code' else None
+        directive = (
+            re.match(r'#\| ?(exporti?|exports)\b.*\n', c['source'])
+            if c['cell_type'] == 'code'
+            else None
+        )
         if not directive:
             yield c
             continue
-        source = c['source'][directive.end():]
-        if all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body): continue
+        source = c['source'][directive.end() :]
+        if all(
+            isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body
+        ):
+            continue
         anchors = ' '.join(f'[]{{#{name}}}' for name in names(source))
-        if anchors: yield dict(cell_type='markdown', id=f"a{c['id']}", metadata={}, source=anchors)
+        if anchors:
+            yield dict(
+                cell_type='markdown', id=f"a{c['id']}", metadata={}, source=anchors
+            )
         yield {**c, 'source': source}
 
 
-VIEW, STATE = (f'application/vnd.jupyter.widget-{kind}+json' for kind in ('view', 'state'))
+VIEW, STATE = (
+    f'application/vnd.jupyter.widget-{kind}+json' for kind in ('view', 'state')
+)
 
 
 def models(state, ref):
     "A widget model and all models below it, from top to bottom."
     model = state[ref.removeprefix('IPY_MODEL_')]
     yield model
-    for child in model['state'].get('children', []): yield from models(state, child)
+    for child in model['state'].get('children', []):
+        yield from models(state, child)
 
 
 def still(cell, state):
     "A widget cell as two: its code without output, and the picture that its state holds, with what its controls are."
-    ref = next(o['data'][VIEW]['model_id'] for o in cell['outputs'] if VIEW in o.get('data', {}))
+    ref = next(
+        o['data'][VIEW]['model_id']
+        for o in cell['outputs']
+        if VIEW in o.get('data', {})
+    )
     inside = list(models(state, ref))
     picture = next(m for m in inside if m['model_name'] == 'ImageModel')
     png = next(b['data'] for b in picture['buffers'] if b['path'] == ['value'])
-    controls = [m['state']['description'] for m in inside if m['state'].get('description')]
-    reading = next((m['state']['value'] for m in inside if m['model_name'] == 'LabelModel'), '')
+    controls = [
+        m['state']['description'] for m in inside if m['state'].get('description')
+    ]
+    reading = next(
+        (m['state']['value'] for m in inside if m['model_name'] == 'LabelModel'), ''
+    )
     alt = f'A still picture of an interactive figure. Controls: {", ".join(controls)}. Its read-out: {reading}.'
     note = f'Runs in Jupyter, with controls for *{", ".join(controls)}*; this is a still picture of it. {reading}'
     source = f'::: {{.widget-still}}\n![](attachment:still.png){{fig-alt="{alt}"}}\n\n{note}\n:::'
     yield {**cell, 'outputs': []}
-    yield dict(cell_type='markdown', id=f"s{cell['id']}", metadata={}, source=source,
-               attachments={'still.png': {'image/png': png.replace('\n', '')}})
+    yield dict(
+        cell_type='markdown',
+        id=f"s{cell['id']}",
+        metadata={},
+        source=source,
+        attachments={'still.png': {'image/png': png.replace('\n', '')}},
+    )
 
 
 def replace_widgets(nb):
@@ -84,19 +119,28 @@ def page(text):
     "The notebook `text` as Quarto should see it."
     os.environ['IN_TEST'] = '1'
     nb = json.loads(text)
-    for c in nb['cells']: c['source'] = ''.join(c['source'])
+    for c in nb['cells']:
+        c['source'] = ''.join(c['source'])
     nb['cells'] = list(replace_widgets(nb))
     nb['cells'] = list(show_exports(nb['cells']))
     nb = dict2nb(nb)
-    nb['path_'] = str(next(p for p in Path().glob('*.ipynb') if p.read_text(encoding='utf-8') == text))  # Quarto runs us in its folder
-    with redirect_stdout(sys.stderr): FilterDefaults()(nb)
-    nb.metadata.pop('widgets', None)  # an empty state is enough for Quarto to fetch scripts
+    nb['path_'] = str(
+        next(p for p in Path().glob('*.ipynb') if p.read_text(encoding='utf-8') == text)
+    )  # Quarto runs us in its folder
+    with redirect_stdout(sys.stderr):
+        FilterDefaults()(nb)
+    nb.metadata.pop(
+        'widgets', None
+    )  # an empty state is enough for Quarto to fetch scripts
     for c in nb.cells:
-        if c.cell_type == 'markdown': c.source = mend(c.source)
+        if c.cell_type == 'markdown':
+            c.source = mend(c.source)
         for o in c.get('outputs', []):
             data = o.get('data', {})
-            if 'text/markdown' in data: data['text/markdown'] = mend(''.join(data['text/markdown']))
+            if 'text/markdown' in data:
+                data['text/markdown'] = mend(''.join(data['text/markdown']))
     return nb2str(nb)
 
 
-if __name__ == '__main__': print(page(sys.stdin.read()), flush=True)
+if __name__ == '__main__':
+    print(page(sys.stdin.read()), flush=True)

@@ -6,7 +6,9 @@
 __all__ = ['report', 'repaired', 'recipes', 'Recipe', 'make_flow', 'cook', 'toy_record']
 
 # %% ../../nbs/13_banana.ipynb #9e118ea0
-import itertools, json, time
+import itertools
+import json
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,11 +26,14 @@ from ..train import Diverged, History, evaluate, fit
 @dataclass(frozen=True)
 class Recipe:
     "How a RealNVP of 5 couplings with 32-32 conditioners (5,930 parameters) is set up and trained on the banana."
+
     activation: str = 'relu'  # of the conditioners
     bound: float | None = None  # largest |log-scale| of a layer; None for no bound
     standardize: bool = False  # end in `Standardize`
     glorot: bool = True  # Keras's start: Glorot-uniform weights in every layer; False keeps last layers at zero
-    fresh: bool = False  # new points in each step; False trains on 1,500 points drawn once
+    fresh: bool = (
+        False  # new points in each step; False trains on 1,500 points drawn once
+    )
     batch_size: int = 1500  # points per step
     lr: float = 1e-3  # peak learning rate of Adam
     schedule: str = 'constant'  # or 'cosine'
@@ -37,14 +42,21 @@ class Recipe:
 
 
 report = Recipe()
-repaired = Recipe('tanh', 3., True, False, True, 512, 1e-2, 'cosine', .99, 1.)
+repaired = Recipe('tanh', 3.0, True, False, True, 512, 1e-2, 'cosine', 0.99, 1.0)
 
 # %% ../../nbs/13_banana.ipynb #9b75af08
 def make_flow(recipe: Recipe, seed: int = 0) -> Flow:
     "The untrained flow of a recipe."
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        flow = realnvp(2, layers=5, hidden=(32, 32), activation=recipe.activation, bound=recipe.bound, standardize=recipe.standardize)
+        flow = realnvp(
+            2,
+            layers=5,
+            hidden=(32, 32),
+            activation=recipe.activation,
+            bound=recipe.bound,
+            standardize=recipe.standardize,
+        )
         for m in flow.modules():
             if isinstance(m, nn.Linear) and recipe.glorot:
                 nn.init.xavier_uniform_(m.weight)
@@ -56,32 +68,74 @@ def cook(recipe: Recipe, seed: int = 0, steps: int = 1001) -> tuple[Flow, Histor
     "Train a recipe on the banana for `steps` steps (full batch: one step per epoch; fresh points: 25 epochs)."
     flow, sample, n = make_flow(recipe, seed), toys['banana'].sample, recipe.batch_size
     data = sample if recipe.fresh else sample(1500, torch.Generator().manual_seed(seed))
-    history = fit(flow, data, valid=0, epochs=25 if recipe.fresh else steps, epoch_size=n*(steps//25), batch_size=n, lr=recipe.lr,
-                  schedule=recipe.schedule, ema=recipe.ema, clip=recipe.clip, seed=seed, device='cpu')
+    history = fit(
+        flow,
+        data,
+        valid=0,
+        epochs=25 if recipe.fresh else steps,
+        epoch_size=n * (steps // 25),
+        batch_size=n,
+        lr=recipe.lr,
+        schedule=recipe.schedule,
+        ema=recipe.ema,
+        clip=recipe.clip,
+        seed=seed,
+        device='cpu',
+    )
     return flow, history
 
 # %% ../../nbs/13_banana.ipynb #22278537
-recipes = {'report': report, '+ bounded scale': replace(report, bound=3.), '+ standardised': replace(report, standardize=True),
-           '+ tanh': replace(report, activation='tanh'), '+ fresh points': replace(report, fresh=True),
-           'repaired': repaired, 'repaired, no bound': replace(repaired, bound=None)}
+recipes = {
+    'report': report,
+    '+ bounded scale': replace(report, bound=3.0),
+    '+ standardised': replace(report, standardize=True),
+    '+ tanh': replace(report, activation='tanh'),
+    '+ fresh points': replace(report, fresh=True),
+    'repaired': repaired,
+    'repaired, no bound': replace(repaired, bound=None),
+}
 
 
 def toy_record(out, seeds: int = 6, n: int = 50_000) -> dict:
     "Train every recipe with every seed, measure each on `n` fresh points and write the record `out/run.json`."
     runs, start, law = [], time.time(), toys['banana']
     for (name, recipe), seed in itertools.product(recipes.items(), range(seeds)):
-        try: flow, history = cook(recipe, seed)
+        try:
+            flow, history = cook(recipe, seed)
         except Diverged as e:
             runs.append(dict(recipe=name, seed=seed, diverged=str(e).split(';')[0]))
             continue
-        loss = evaluate(flow, law.sample(n, torch.Generator().manual_seed(10**12)))  # the points of `kl_to_truth`
+        loss = evaluate(
+            flow, law.sample(n, torch.Generator().manual_seed(10**12))
+        )  # the points of `kl_to_truth`
         finite, (kl, error) = torch.isfinite(loss), kl_to_truth(flow, law, n)
-        runs.append(dict(recipe=name, seed=seed, kl=kl if finite.all() else None, error=error if finite.all() else None,
-                         train=history.train[-1], median=loss[finite].median().item(), worst=loss[finite].max().item(),
-                         overflowed=(~finite).sum().item(), seconds=round(history.seconds, 2)))
-    record = dict(command=f'toy_record({str(out)!r}, seeds={seeds}, n={n})', data='banana', unit='nats', split='fresh', n=n, steps=1001,
-                  entropy=law.entropy, recipes={k: asdict(v) for k, v in recipes.items()}, runs=runs, hardware=hardware('cpu'),
-                  seconds=round(time.time() - start, 1), finished=time.strftime('%Y-%m-%d'))
+        runs.append(
+            dict(
+                recipe=name,
+                seed=seed,
+                kl=kl if finite.all() else None,
+                error=error if finite.all() else None,
+                train=history.train[-1],
+                median=loss[finite].median().item(),
+                worst=loss[finite].max().item(),
+                overflowed=(~finite).sum().item(),
+                seconds=round(history.seconds, 2),
+            )
+        )
+    record = dict(
+        command=f'toy_record({str(out)!r}, seeds={seeds}, n={n})',
+        data='banana',
+        unit='nats',
+        split='fresh',
+        n=n,
+        steps=1001,
+        entropy=law.entropy,
+        recipes={k: asdict(v) for k, v in recipes.items()},
+        runs=runs,
+        hardware=hardware('cpu'),
+        seconds=round(time.time() - start, 1),
+        finished=time.strftime('%Y-%m-%d'),
+    )
     Path(out).mkdir(parents=True, exist_ok=True)
-    write_bytes(Path(out)/'run.json', (json.dumps(record, indent=1) + '\n').encode())
+    write_bytes(Path(out) / 'run.json', (json.dumps(record, indent=1) + '\n').encode())
     return record

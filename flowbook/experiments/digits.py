@@ -6,10 +6,14 @@
 __all__ = ['REPAIRS', 'baseline_record', 'repair', 'record_repairs', 'nearest', 'record_neighbours', 'main']
 
 # %% ../../nbs/15_digits.ipynb #21b58bb8
-import argparse, itertools, json, time
+import argparse
+import itertools
+import json
+import time
 from pathlib import Path
 
-import safetensors.torch, torch
+import safetensors.torch
+import torch
 from torch import Tensor
 
 from ..data import fashion_mnist, mnist, mnist10k
@@ -17,7 +21,14 @@ from ..files import write_bytes
 from ..glow import glow
 from ..multiscale import realnvp_images
 from flowbook.pixels import (
-    Dequantized, LearnedNoise, baselines, bits_per_dim, checkerboard_order, dequantize, evaluate_bits, on_pixels,
+    Dequantized,
+    LearnedNoise,
+    baselines,
+    bits_per_dim,
+    checkerboard_order,
+    dequantize,
+    evaluate_bits,
+    on_pixels,
 )
 from ..realnvp import realnvp
 from ..runs import hardware, in_bfloat16, read_run, shipped
@@ -30,24 +41,48 @@ def baseline_record(
 ) -> dict:  # The record: bits/dim of each baseline on the test images
     "Baselines on the full test set: uniform, histograms, a Gaussian, and compressors; bits/dim."
     sets = dict(mnist=mnist, fashion_mnist=fashion_mnist)
-    if data not in sets: raise ValueError(f"data: expected one of {', '.join(sets)}, got {data!r}")
+    if data not in sets:
+        raise ValueError(f"data: expected one of {', '.join(sets)}, got {data!r}")
     train, test = sets[data]('train')[0], sets[data]('test')[0]
-    metrics = [dict(name=name, value=value, unit='bits/dim', split='test', n=len(test)) for name, value in baselines(train, test).items()]
-    record = dict(data=data, sizes=dict(train=len(train), test=len(test)), metrics=metrics, hardware=hardware('cpu'))
+    metrics = [
+        dict(name=name, value=value, unit='bits/dim', split='test', n=len(test))
+        for name, value in baselines(train, test).items()
+    ]
+    record = dict(
+        data=data,
+        sizes=dict(train=len(train), test=len(test)),
+        metrics=metrics,
+        hardware=hardware('cpu'),
+    )
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
-        write_bytes(Path(out)/'run.json', (json.dumps(record, indent=1) + '\n').encode())
+        write_bytes(
+            Path(out) / 'run.json', (json.dumps(record, indent=1) + '\n').encode()
+        )
     return record
 
 # %% ../../nbs/15_digits.ipynb #d5ff2b01
 REPAIRS = {  # name: (model, its options, noise), each one step from the one before
     'fully connected, no noise': (realnvp, dict(dim=784), 'none'),
-    '+ uniform noise, scale not bounded': (realnvp, dict(dim=784, bound=None), 'uniform'),
+    '+ uniform noise, scale not bounded': (
+        realnvp,
+        dict(dim=784, bound=None),
+        'uniform',
+    ),
     '+ uniform noise, bounded scale': (realnvp, dict(dim=784), 'uniform'),
-    '+ convolutions': (realnvp_images, dict(levels=1, hidden=24, checkers=6), 'uniform'),
+    '+ convolutions': (
+        realnvp_images,
+        dict(levels=1, hidden=24, checkers=6),
+        'uniform',
+    ),
     '+ two scales': (realnvp_images, dict(levels=2, hidden=24), 'uniform'),
-    '+ actnorm and 1×1 convolutions (Glow)': (glow, dict(levels=2, steps=6, hidden=32), 'uniform'),
-    '+ learned noise': (glow, dict(levels=2, steps=6, hidden=32), 'learned')}
+    '+ actnorm and 1×1 convolutions (Glow)': (
+        glow,
+        dict(levels=2, steps=6, hidden=32),
+        'uniform',
+    ),
+    '+ learned noise': (glow, dict(levels=2, steps=6, hidden=32), 'learned'),
+}
 
 
 def repair(
@@ -58,20 +93,44 @@ def repair(
     "Train one rung of the ladder of repairs and score it on unseen images; without noise also on bare grey levels."
     build, options, noise = REPAIRS[name]
     vectors = build is realnvp
-    if vectors: options = options | dict(hidden=(128, 128), activation='silu', order=checkerboard_order(28, 28))
+    if vectors:
+        options = options | dict(
+            hidden=(128, 128), activation='silu', order=checkerboard_order(28, 28)
+        )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        flow = on_pixels(build(**options), lam=1e-6 if vectors else .05)
-        model = Dequantized(flow, LearnedNoise((1, 28, 28))) if noise == 'learned' else flow
+        flow = on_pixels(build(**options), lam=1e-6 if vectors else 0.05)
+        model = (
+            Dequantized(flow, LearnedNoise((1, 28, 28))) if noise == 'learned' else flow
+        )
     train, valid, test = (mnist10k(part)[0] for part in ['train', 'valid', 'test'])
     prepare = {'none': Tensor.float, 'uniform': dequantize, 'learned': None}[noise]
-    row = dict(name=name, seed=seed, parameters=sum(p.numel() for p in model.parameters()))
-    try: history = fit(model, train, valid=valid.float() if noise == 'none' else valid, prepare=prepare, epochs=epochs, batch_size=32,
-                       loss=None if vectors else in_bfloat16(type(model).loss), lr=1e-3 if vectors else 2e-3, warmup=50, ema=.99, seed=seed, device='cpu')
-    except Diverged as e: return row | dict(diverged=str(e).split(',')[0])
+    row = dict(
+        name=name, seed=seed, parameters=sum(p.numel() for p in model.parameters())
+    )
+    try:
+        history = fit(
+            model,
+            train,
+            valid=valid.float() if noise == 'none' else valid,
+            prepare=prepare,
+            epochs=epochs,
+            batch_size=32,
+            loss=None if vectors else in_bfloat16(type(model).loss),
+            lr=1e-3 if vectors else 2e-3,
+            warmup=50,
+            ema=0.99,
+            seed=seed,
+            device='cpu',
+        )
+    except Diverged as e:
+        return row | dict(diverged=str(e).split(',')[0])
     bits = evaluate_bits(model, test)
     row |= dict(seconds=round(history.seconds, 1), bits=bits.mean, error=bits.error)
-    if noise == 'none': row['bare median'] = bits_per_dim(-evaluate(flow, test.float()), 784).median().item()
+    if noise == 'none':
+        row['bare median'] = (
+            bits_per_dim(-evaluate(flow, test.float()), 784).median().item()
+        )
     return row
 
 # %% ../../nbs/15_digits.ipynb #65948a2f
@@ -81,45 +140,95 @@ def record_repairs(epochs: int = 8, seeds: int = 2) -> dict:
     for seed, name in itertools.product(range(seeds), REPAIRS):
         rows.append(repair(name, seed, epochs))
         print(rows[-1], flush=True)
-    return dict(data='mnist10k', sizes=dict(train=8_000, valid=1_000, test=1_000), epochs=epochs, rows=rows)
+    return dict(
+        data='mnist10k',
+        sizes=dict(train=8_000, valid=1_000, test=1_000),
+        epochs=epochs,
+        rows=rows,
+    )
 
 # %% ../../nbs/15_digits.ipynb #b9c699e3
 def nearest(
     images: Tensor,  # Images, whole grey levels, shape (n, *event)
     train: Tensor,  # The images to search, shape (m, *event)
-) -> tuple[Tensor, Tensor]:  # Distances with black 0 and white 1, and indices into `train`, both of shape (n,)
+) -> tuple[
+    Tensor, Tensor
+]:  # Distances with black 0 and white 1, and indices into `train`, both of shape (n,)
     "The nearest training image of each image, by Euclidean distance over all pixels."
-    if images.shape[1:] != train.shape[1:]: raise ValueError(f'images: expected the shape of the training images, {tuple(train.shape[1:])}, got {tuple(images.shape[1:])}')
-    found = torch.cdist(images.flatten(1).float()/255, train.flatten(1).float()/255).min(1)
+    if images.shape[1:] != train.shape[1:]:
+        raise ValueError(
+            f'images: expected the shape of the training images, {tuple(train.shape[1:])}, got {tuple(images.shape[1:])}'
+        )
+    found = torch.cdist(
+        images.flatten(1).float() / 255, train.flatten(1).float() / 255
+    ).min(1)
     return found.values, found.indices
 
 
-def record_neighbours(run: str = 'mnist-glow-learned', n: int = 500, shown: int = 12) -> tuple[dict, dict]:
+def record_neighbours(
+    run: str = 'mnist-glow-learned', n: int = 500, shown: int = 12
+) -> tuple[dict, dict]:
     "Distances of samples and of test images to the full training set; the record, and the first pairs as images."
-    samples = read_run(run)[0].sample((n,), generator=torch.Generator().manual_seed(0)).floor().clamp(0, 255).to(torch.uint8)
+    samples = (
+        read_run(run)[0]
+        .sample((n,), generator=torch.Generator().manual_seed(0))
+        .floor()
+        .clamp(0, 255)
+        .to(torch.uint8)
+    )
     train = mnist('train')[0]
     distances, index = nearest(samples, train)
-    metrics = [dict(name=f'median distance of {name} to the nearest training image', value=d.median().item(), unit='grey range, Euclidean', n=n)
-               for name, d in [('samples', distances), ('test images', nearest(mnist('test')[0][:n], train)[0])]]
-    record = dict(data='mnist', run=run, sizes=dict(train=len(train)), smallest=distances.min().item(), metrics=metrics)
+    metrics = [
+        dict(
+            name=f'median distance of {name} to the nearest training image',
+            value=d.median().item(),
+            unit='grey range, Euclidean',
+            n=n,
+        )
+        for name, d in [
+            ('samples', distances),
+            ('test images', nearest(mnist('test')[0][:n], train)[0]),
+        ]
+    ]
+    record = dict(
+        data='mnist',
+        run=run,
+        sizes=dict(train=len(train)),
+        smallest=distances.min().item(),
+        metrics=metrics,
+    )
     return record, dict(samples=samples[:shown], nearest=train[index[:shown]])
 
 # %% ../../nbs/15_digits.ipynb #f257e829
 def main(argv: list | None = None) -> None:
     "`python -m flowbook.experiments.digits repairs --out FOLDER` trains all rungs of the ladder; `neighbours` searches the training images."
-    options = argparse.ArgumentParser('flowbook.experiments.digits', description=main.__doc__)
+    options = argparse.ArgumentParser(
+        'flowbook.experiments.digits', description=main.__doc__
+    )
     options.add_argument('what', choices=['repairs', 'neighbours'])
     options.add_argument('--out', required=True)
-    options.add_argument('--epochs', type=int, default=8, help='repairs: passes over the training images')
-    options.add_argument('--seeds', type=int, default=2, help='repairs: number of seeds')
+    options.add_argument(
+        '--epochs', type=int, default=8, help='repairs: passes over the training images'
+    )
+    options.add_argument(
+        '--seeds', type=int, default=2, help='repairs: number of seeds'
+    )
     a = options.parse_args(argv)
     torch.set_num_threads(1)
-    record, images = (record_repairs(a.epochs, a.seeds), None) if a.what == 'repairs' else record_neighbours()
+    record, images = (
+        (record_repairs(a.epochs, a.seeds), None)
+        if a.what == 'repairs'
+        else record_neighbours()
+    )
     record |= dict(hardware=hardware('cpu'), finished=time.strftime('%Y-%m-%d'))
     Path(a.out).mkdir(parents=True, exist_ok=True)
-    if images: write_bytes(Path(a.out)/'images.safetensors', safetensors.torch.save(images))
-    write_bytes(Path(a.out)/'run.json', (json.dumps(record, indent=1) + '\n').encode())
+    if images:
+        write_bytes(Path(a.out) / 'images.safetensors', safetensors.torch.save(images))
+    write_bytes(
+        Path(a.out) / 'run.json', (json.dumps(record, indent=1) + '\n').encode()
+    )
 
 # %% ../../nbs/15_digits.ipynb #2e6a24ea
 #| eval: false
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

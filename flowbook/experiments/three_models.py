@@ -6,7 +6,10 @@
 __all__ = ['contests', 'match_width', 'Contest', 'energy_distance', 'energy_noise', 'run_contest', 'count_work', 'compare']
 
 # %% ../../nbs/12_three_models.ipynb #01fd1c66
-import argparse, json, math, time
+import argparse
+import json
+import math
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable
@@ -21,7 +24,12 @@ from ..files import load, save, write_bytes
 from ..gan import GAN, modes_hit
 from ..nets import MLP
 from flowbook.pixels import (
-    Logit, Reshape, bits_per_dim, checkerboard_order, dequantize, histogram_bits,
+    Logit,
+    Reshape,
+    bits_per_dim,
+    checkerboard_order,
+    dequantize,
+    histogram_bits,
 )
 from ..realnvp import realnvp
 from ..runs import create_folder, hardware
@@ -33,56 +41,83 @@ from ..vae import VAE
 def match_width(
     build: Callable,  # From the width of the hidden layers to a model
     parameters: int,  # How many parameters the model should have
-    tolerance: float = .05,  # Largest relative error
+    tolerance: float = 0.05,  # Largest relative error
 ) -> int:  # The width that comes nearest
     "Find the width that gives a model `parameters` parameters; `ValueError` if no width comes near enough."
+
     def size(width):
-        with torch.random.fork_rng([]): return sum(p.numel() for p in build(width).parameters())
+        with torch.random.fork_rng([]):
+            return sum(p.numel() for p in build(width).parameters())
+
     low, high = 1, 2
-    while size(high) < parameters: low, high = high, 2*high
+    while size(high) < parameters:
+        low, high = high, 2 * high
     while high - low > 1:
-        middle = (low + high)//2
+        middle = (low + high) // 2
         low, high = (middle, high) if size(middle) < parameters else (low, middle)
     best = min(low, high, key=lambda width: abs(size(width) - parameters))
-    if abs(size(best) - parameters) > tolerance*parameters:
-        raise ValueError(f'parameters: no width comes within {tolerance:.0%} of {parameters:,}; the nearest, {best}, gives {size(best):,}')
+    if abs(size(best) - parameters) > tolerance * parameters:
+        raise ValueError(
+            f'parameters: no width comes within {tolerance:.0%} of {parameters:,}; the nearest, {best}, gives {size(best):,}'
+        )
     return best
 
 # %% ../../nbs/12_three_models.ipynb #bf511355
 @dataclass(frozen=True)
 class Contest:
     "One data set, and the terms on which the three models meet on it."
+
     data: str  # a law of `toys`, or 'mnist10k'
     parameters: int = 20_000  # of each model, within 5 %
-    seconds: float = 16.  # CPU seconds of training for each model and seed
+    seconds: float = 16.0  # CPU seconds of training for each model and seed
     latent_dim: int = 2  # of GAN and VAE; a flow has no choice
     layers: int = 8  # couplings of the flow
     batch_size: int = 256  # examples per step
     rates: tuple = (1e-3, 3e-3, 1e-2)  # learning rates that are tried for each model
-    ema: float = .995  # decay of the moving average of the weights
+    ema: float = 0.995  # decay of the moving average of the weights
 
     @property
-    def pixels(self) -> bool: return self.data == 'mnist10k'
+    def pixels(self) -> bool:
+        return self.data == 'mnist10k'
 
     @property
-    def dim(self) -> int: return 784 if self.pixels else 2
+    def dim(self) -> int:
+        return 784 if self.pixels else 2
 
     def builders(self) -> dict:
         "For each model, a function from the width of its hidden layers to the model; all networks have two."
-        def networks(width): return dict(hidden=(width, width), activation='silu')
+
+        def networks(width):
+            return dict(hidden=(width, width), activation='silu')
+
         order = checkerboard_order(28, 28) if self.pixels else None
-        return {'GAN': lambda width: GAN(self.dim, latent_dim=self.latent_dim, **networks(width)),
-                'VAE': lambda width: VAE(self.dim, latent_dim=self.latent_dim, **networks(width)),
-                'flow': lambda width: realnvp(self.dim, layers=self.layers, order=order, **networks(width))}
+        return {
+            'GAN': lambda width: GAN(
+                self.dim, latent_dim=self.latent_dim, **networks(width)
+            ),
+            'VAE': lambda width: VAE(
+                self.dim, latent_dim=self.latent_dim, **networks(width)
+            ),
+            'flow': lambda width: realnvp(
+                self.dim, layers=self.layers, order=order, **networks(width)
+            ),
+        }
 
 
-contests = {c.data: c for c in [Contest('eight_gaussians'), Contest('banana', seconds=6.),
-                                Contest('mnist10k', 200_000, 24., latent_dim=16, layers=4, batch_size=64)]}
+contests = {
+    c.data: c
+    for c in [
+        Contest('eight_gaussians'),
+        Contest('banana', seconds=6.0),
+        Contest('mnist10k', 200_000, 24.0, latent_dim=16, layers=4, batch_size=64),
+    ]
+}
 
 # %% ../../nbs/12_three_models.ipynb #0b5b4585
 @dataclass
 class Task:
     "The data of a contest."
+
     draw: Callable  # `draw(n)`: n training examples
     noise: Callable  # dequantisation for pixels, nothing for points
     space: Bijection  # from the vectors that the models see to data: `Logit` for pixels, nothing for points
@@ -94,23 +129,50 @@ def read_task(contest: Contest, n: int = 2500) -> Task:
     "The data of a contest: fresh points of a law with `n` points to validate and to test on, or `mnist10k`."
     if not contest.pixels:
         law = toy(contest.data)
-        valid, test = [law.sample(n, torch.Generator().manual_seed(10**12 + k)) for k in (1, 2)]
+        valid, test = [
+            law.sample(n, torch.Generator().manual_seed(10**12 + k)) for k in (1, 2)
+        ]
         return Task(law.sample, lambda x: x, Reshape((2,), (2,)), valid, test)
     train, valid, test = [mnist10k(split)[0] for split in ('train', 'valid', 'test')]
-    return Task(lambda n: train[torch.randint(len(train), (n,))], dequantize, Compose(Reshape((784,), (1, 28, 28)), Logit()), valid, test)
+    return Task(
+        lambda n: train[torch.randint(len(train), (n,))],
+        dequantize,
+        Compose(Reshape((784,), (1, 28, 28)), Logit()),
+        valid,
+        test,
+    )
 
 
-def train_model(model: Model, contest: Contest, task: Task, steps: int, lr: float, seed: int = 0) -> History:
+def train_model(
+    model: Model, contest: Contest, task: Task, steps: int, lr: float, seed: int = 0
+) -> History:
     "Train one model for `steps` steps in 25 epochs; the only setting that differs is the momentum of the GAN's Adam."
-    def prepare(x): return task.space.inverse(task.noise(x))[0]
-    return fit(model, task.draw, valid=0, prepare=prepare, epochs=25, epoch_size=contest.batch_size*max(1, steps//25),
-               batch_size=contest.batch_size, lr=lr, betas=(.5, .999) if isinstance(model, GAN) else (.9, .999),
-               ema=contest.ema, seed=seed, device='cpu', progress=False)
+
+    def prepare(x):
+        return task.space.inverse(task.noise(x))[0]
+
+    return fit(
+        model,
+        task.draw,
+        valid=0,
+        prepare=prepare,
+        epochs=25,
+        epoch_size=contest.batch_size * max(1, steps // 25),
+        batch_size=contest.batch_size,
+        lr=lr,
+        betas=(0.5, 0.999) if isinstance(model, GAN) else (0.9, 0.999),
+        ema=contest.ema,
+        seed=seed,
+        device='cpu',
+        progress=False,
+    )
 
 # %% ../../nbs/12_three_models.ipynb #fe26739c
 def distances(x: Tensor, y: Tensor) -> Tensor:
     "Euclidean distance of each example of `x` to each of `y`, shape `(n, m)`."
-    return torch.cdist(x.flatten(1), y.flatten(1), compute_mode='donot_use_mm_for_euclid_dist')
+    return torch.cdist(
+        x.flatten(1), y.flatten(1), compute_mode='donot_use_mm_for_euclid_dist'
+    )
 
 # %% ../../nbs/12_three_models.ipynb #a636d2c9
 def energy_distance(
@@ -118,9 +180,16 @@ def energy_distance(
     y: Tensor,  # Another, shape `(m, …)`
 ) -> float:  # Estimate in the unit of `x`; zero on average for two samples of one law, so sometimes negative
     "Unbiased estimate of the energy distance, Eq. (eq-energy)."
-    if len(x) < 2 or len(y) < 2: raise ValueError(f'x, y: expected at least two examples in each, got {len(x)} and {len(y)}')
+    if len(x) < 2 or len(y) < 2:
+        raise ValueError(
+            f'x, y: expected at least two examples in each, got {len(x)} and {len(y)}'
+        )
     n, m = len(x), len(y)
-    return (2*distances(x, y).mean() - distances(x, x).sum()/(n*(n - 1)) - distances(y, y).sum()/(m*(m - 1))).item()
+    return (
+        2 * distances(x, y).mean()
+        - distances(x, x).sum() / (n * (n - 1))
+        - distances(y, y).sum() / (m * (m - 1))
+    ).item()
 
 
 def energy_noise(
@@ -132,12 +201,14 @@ def energy_noise(
     "What the energy distance would be if `x` and `y` came from one law: a permutation test."
     n, m, generator = len(x), len(y), torch.Generator().manual_seed(seed)
     d = distances(torch.cat([x, y]), torch.cat([x, y]))
-    first = torch.stack([torch.randperm(n + m, generator=generator) < n for _ in range(shuffles)], 1).to(d)
+    first = torch.stack(
+        [torch.randperm(n + m, generator=generator) < n for _ in range(shuffles)], 1
+    ).to(d)
     to_first = d @ first
-    xx = (first*to_first).sum(0)
+    xx = (first * to_first).sum(0)
     xy = to_first.sum(0) - xx
-    yy = d.sum() - xx - 2*xy
-    return 2*xy/(n*m) - xx/(n*(n - 1)) - yy/(m*(m - 1))
+    yy = d.sum() - xx - 2 * xy
+    return 2 * xy / (n * m) - xx / (n * (n - 1)) - yy / (m * (m - 1))
 
 # %% ../../nbs/12_three_models.ipynb #a3e40f83
 @torch.no_grad()
@@ -147,25 +218,37 @@ def likelihood(
     x: Tensor,  # Points, or images in whole numbers
     draws: int = 100,  # Draws of the latent vector for the bound of a VAE
     seed: int = 0,  # Seed of dequantisation and of these draws
-) -> Tensor | None:  # Log-density in nats, shape `(n,)`: of a flow exact, of a VAE a lower bound, of a GAN None
+) -> (
+    Tensor | None
+):  # Log-density in nats, shape `(n,)`: of a flow exact, of a VAE a lower bound, of a GAN None
     "Ask a model for the density of data."
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         y, log_det = task.space.inverse(task.noise(x))
-        def ask(y): return model.bound(y, draws) if isinstance(model, VAE) else model.log_prob(y)
-        try: return (torch.cat([ask(part) for part in y.split(100)]) + log_det).double()
-        except NotImplementedError: return None
+
+        def ask(y):
+            return (
+                model.bound(y, draws) if isinstance(model, VAE) else model.log_prob(y)
+            )
+
+        try:
+            return (torch.cat([ask(part) for part in y.split(100)]) + log_det).double()
+        except NotImplementedError:
+            return None
 
 
 def samples_of(model: Model, task: Task, n: int, seed: int = 0) -> Tensor:
     "Draw `n` samples as data: points, or images in whole numbers 0…255."
-    with torch.no_grad(): x, _ = task.space(model.sample((n,), generator=torch.Generator().manual_seed(seed)))
+    with torch.no_grad():
+        x, _ = task.space(
+            model.sample((n,), generator=torch.Generator().manual_seed(seed))
+        )
     return x if x.dim() == 2 else x.floor().clamp(0, 255).to(torch.uint8)
 
 # %% ../../nbs/12_three_models.ipynb #cbf5920f
 def as_vectors(x: Tensor) -> Tensor:
     "Images as vectors of numbers 0…1."
-    return x.flatten(1).float()/255
+    return x.flatten(1).float() / 255
 
 
 def train_classifier(
@@ -179,7 +262,9 @@ def train_classifier(
         torch.manual_seed(seed)
         net = MLP(x.shape[1], int(labels.max()) + 1, hidden=(128,), activation='relu')
         adam = torch.optim.Adam(net.parameters(), 1e-3)
-        for index in (i for _ in range(epochs) for i in torch.randperm(len(x)).split(64)):
+        for index in (
+            i for _ in range(epochs) for i in torch.randperm(len(x)).split(64)
+        ):
             adam.zero_grad()
             F.cross_entropy(net(x[index]), labels[index]).backward()
             adam.step()
@@ -189,47 +274,90 @@ def train_classifier(
 def told_apart(x: Tensor, y: Tensor) -> float:
     "Classifier two-sample test: accuracy of a classifier, trained on the first halves of two samples, on the second halves."
     (x1, x2), (y1, y2) = x.chunk(2), y.chunk(2)
-    net = train_classifier(torch.cat([x1, y1]), torch.cat([torch.zeros(len(x1)), torch.ones(len(y1))]).long())
-    return ((net(x2).argmax(-1) == 0).float().mean().item() + (net(y2).argmax(-1) == 1).float().mean().item())/2
+    net = train_classifier(
+        torch.cat([x1, y1]),
+        torch.cat([torch.zeros(len(x1)), torch.ones(len(y1))]).long(),
+    )
+    return (
+        (net(x2).argmax(-1) == 0).float().mean().item()
+        + (net(y2).argmax(-1) == 1).float().mean().item()
+    ) / 2
 
 # %% ../../nbs/12_three_models.ipynb #7e80b81e
-UNITS = dict(energy='unit of x', modes='modes of 8', inside='share', loss='nats', kl='nats', bits='bits/dim', features='unit of the features',
-             labels='total variation', apart='accuracy', roughness='relative to test images')
+UNITS = dict(
+    energy='unit of x',
+    modes='modes of 8',
+    inside='share',
+    loss='nats',
+    kl='nats',
+    bits='bits/dim',
+    features='unit of the features',
+    labels='total variation',
+    apart='accuracy',
+    roughness='relative to test images',
+)
 
 
 def look_at_points(x: Tensor, task: Task, contest: Contest) -> dict:
     "What a sample of points is worth."
     values = dict(energy=energy_distance(x, task.test))
-    if contest.data == 'eight_gaussians': values['modes'], values['inside'] = modes_hit(x, petals(8, 2.), radius=.6)
+    if contest.data == 'eight_gaussians':
+        values['modes'], values['inside'] = modes_hit(x, petals(8, 2.0), radius=0.6)
     return values
 
 
 def look_at_digits(x: Tensor, task: Task, judge: MLP) -> dict:
     "What a sample of digits is worth; `judge` is a classifier of digits."
     a, b = as_vectors(x), as_vectors(task.test)
-    def features(v): return judge.layers[:-1](v)
-    def share(v): return torch.bincount(judge(v).argmax(-1), minlength=10)/len(v)
-    def rough(v): return sum(v.unflatten(1, (28, 28)).diff(dim=k).abs().mean() for k in (1, 2))
+
+    def features(v):
+        return judge.layers[:-1](v)
+
+    def share(v):
+        return torch.bincount(judge(v).argmax(-1), minlength=10) / len(v)
+
+    def rough(v):
+        return sum(v.unflatten(1, (28, 28)).diff(dim=k).abs().mean() for k in (1, 2))
+
     real = as_vectors(torch.cat([task.test, task.valid]))
-    return dict(energy=energy_distance(a[:len(b)], b), features=energy_distance(features(a[:len(b)]), features(b)),
-                labels=(share(a) - share(b)).abs().sum().item()/2, apart=told_apart(real, a), roughness=(rough(a)/rough(b)).item())
+    return dict(
+        energy=energy_distance(a[: len(b)], b),
+        features=energy_distance(features(a[: len(b)]), features(b)),
+        labels=(share(a) - share(b)).abs().sum().item() / 2,
+        apart=told_apart(real, a),
+        roughness=(rough(a) / rough(b)).item(),
+    )
 
 
 def look_at_likelihood(model: Model, task: Task, contest: Contest) -> dict:
     "What a model says about test data: nothing, or a loss in nats, or bits/dim; and the distance to a known law."
-    x = task.test if contest.pixels else toy(contest.data).sample(10_000, torch.Generator().manual_seed(10**12 + 3))
+    x = (
+        task.test
+        if contest.pixels
+        else toy(contest.data).sample(10_000, torch.Generator().manual_seed(10**12 + 3))
+    )
     log_p = likelihood(model, task, x)
-    if log_p is None: return {}
-    if contest.pixels: return dict(bits=bits_per_dim(log_p.mean().item(), contest.dim))
-    return dict(loss=-log_p.mean().item(), kl=(toy(contest.data).log_prob(x) - log_p).mean().item())
+    if log_p is None:
+        return {}
+    if contest.pixels:
+        return dict(bits=bits_per_dim(log_p.mean().item(), contest.dim))
+    return dict(
+        loss=-log_p.mean().item(),
+        kl=(toy(contest.data).log_prob(x) - log_p).mean().item(),
+    )
 
 # %% ../../nbs/12_three_models.ipynb #23e42d97
 def score(model: Model, contest: Contest, task: Task) -> float:
     "What a learning rate is chosen by, on validation data: the loss if the model has one that can be asked for, else the energy distance."
     log_p = likelihood(model, task, task.valid, draws=10)
-    if log_p is not None: return -log_p.mean().item()
+    if log_p is not None:
+        return -log_p.mean().item()
     x = samples_of(model, task, len(task.valid))
-    return energy_distance(as_vectors(x), as_vectors(task.valid)) if contest.pixels else energy_distance(x, task.valid)
+    return (
+        energy_distance(as_vectors(x), as_vectors(task.valid))
+        if contest.pixels
+        else energy_distance(x, task.valid)
+    )
 
 
 def build_model(build: Callable, width: int, seed: int) -> Model:
@@ -244,36 +372,57 @@ def make_plan(contest: Contest, task: Task) -> dict:
     plan, seed = {}, 10**6  # no run that is reported has this seed
     for name, build in contest.builders().items():
         width = match_width(build, contest.parameters)
+
         def trial(steps, lr):
             model, start = build_model(build, width, seed), time.process_time()
             history = train_model(model, contest, task, steps, lr, seed)
-            return model, (time.process_time() - start)/history.steps
+            return model, (time.process_time() - start) / history.steps
+
         rough = min(trial(50, contest.rates[0])[1] for _ in range(3))
-        trials = {lr: trial(round(contest.seconds/rough), lr) for lr in contest.rates}
+        trials = {lr: trial(round(contest.seconds / rough), lr) for lr in contest.rates}
         tried = {lr: score(model, contest, task) for lr, (model, _) in trials.items()}
-        step = sum(t for _, t in trials.values())/len(trials)
-        plan[name] = dict(width=width, lr=min(tried, key=tried.get), steps=25*round(contest.seconds/step/25), tried=tried, step_ms=1000*step)
+        step = sum(t for _, t in trials.values()) / len(trials)
+        plan[name] = dict(
+            width=width,
+            lr=min(tried, key=tried.get),
+            steps=25 * round(contest.seconds / step / 25),
+            tried=tried,
+            step_ms=1000 * step,
+        )
     return plan
 
 # %% ../../nbs/12_three_models.ipynb #b1796985
 def run_contest(
     contest: Contest,  # The data and the terms
     seeds: int = 3,  # How often each model is trained
-    plan: dict | None = None,  # Width, steps and learning rate of each model, as in a record; None measures and tunes
+    plan: dict
+    | None = None,  # Width, steps and learning rate of each model, as in a record; None measures and tunes
     out=None,  # Folder for the weights of seed 0
-) -> dict:  # Terms, plan, floors, and for each model what it costs and what each run is worth
+) -> (
+    dict
+):  # Terms, plan, floors, and for each model what it costs and what each run is worth
     "Train the three models on equal terms and measure them."
     task, start = read_task(contest), time.process_time()
     plan = plan or make_plan(contest, task)
-    look = (lambda x: look_at_points(x, task, contest))
+    look = lambda x: look_at_points(x, task, contest)
     if contest.pixels:
         images, labels = mnist10k('train')
         judge = train_classifier(as_vectors(images), labels)
-        look = (lambda x: look_at_digits(x, task, judge))
-    record = dict(contest=asdict(contest), plan=plan, floors=floors(contest, task, look), models={})
+        look = lambda x: look_at_digits(x, task, judge)
+    record = dict(
+        contest=asdict(contest),
+        plan=plan,
+        floors=floors(contest, task, look),
+        models={},
+    )
     for name, build in contest.builders().items():
-        runs = [one_run(name, build, contest, task, plan[name], seed, look, out) for seed in range(seeds)]
-        record['models'][name] = dict(facts(build_model(build, plan[name]['width'], 0), contest), runs=runs)
+        runs = [
+            one_run(name, build, contest, task, plan[name], seed, look, out)
+            for seed in range(seeds)
+        ]
+        record['models'][name] = dict(
+            facts(build_model(build, plan[name]['width'], 0), contest), runs=runs
+        )
     return dict(record, cpu_seconds=time.process_time() - start)
 
 # %% ../../nbs/12_three_models.ipynb #6f55af9d
@@ -283,38 +432,76 @@ def one_run(name, build, contest, task, settings, seed, look, out) -> dict:
     history = train_model(model, contest, task, settings['steps'], settings['lr'], seed)
     seconds = time.process_time() - start
     if out and seed == 0:
-        save(model, Path(out)/f'{contest.data}-{name}.safetensors', dtype=torch.float16)
-        model = load(Path(out)/f'{contest.data}-{name}.safetensors')
-    values = look(samples_of(model, task, 2000 if contest.pixels else len(task.test), seed)) | look_at_likelihood(model, task, contest)
-    return dict(seed=seed, cpu_seconds=seconds, **values, curve=history.train, others=history.others)
+        save(
+            model, Path(out) / f'{contest.data}-{name}.safetensors', dtype=torch.float16
+        )
+        model = load(Path(out) / f'{contest.data}-{name}.safetensors')
+    values = look(
+        samples_of(model, task, 2000 if contest.pixels else len(task.test), seed)
+    ) | look_at_likelihood(model, task, contest)
+    return dict(
+        seed=seed,
+        cpu_seconds=seconds,
+        **values,
+        curve=history.train,
+        others=history.others,
+    )
 
 # %% ../../nbs/12_three_models.ipynb #a3365c1b
 def facts(model: Model, contest: Contest) -> dict:
     "What can be counted without training: parameters, size of the latent vector, and the work of one sample and of one density."
     x = torch.zeros(1, contest.dim)
-    def density(): return model.bound(x, 1) if isinstance(model, VAE) else model.log_prob(x)
+
+    def density():
+        return model.bound(x, 1) if isinstance(model, VAE) else model.log_prob(x)
+
     with torch.no_grad(), torch.random.fork_rng([]):
-        try: scoring = count_work(model, density)
-        except NotImplementedError: scoring = None
+        try:
+            scoring = count_work(model, density)
+        except NotImplementedError:
+            scoring = None
         sampling = count_work(model, lambda: model.sample((1,)))
-    latent = model.latent_dim if isinstance(model, VAE) else math.prod(model.base.event_shape)
-    return dict(parameters=sum(p.numel() for p in model.parameters()), latent_dim=latent, sampling=sampling, scoring=scoring)
+    latent = (
+        model.latent_dim
+        if isinstance(model, VAE)
+        else math.prod(model.base.event_shape)
+    )
+    return dict(
+        parameters=sum(p.numel() for p in model.parameters()),
+        latent_dim=latent,
+        sampling=sampling,
+        scoring=scoring,
+    )
 
 
 def floors(contest: Contest, task: Task, look: Callable) -> dict:
     "The same measures for real data: a perfect model would get these; with the noise of the energy distance, and baselines."
     a, b = [as_vectors(x) if contest.pixels else x for x in (task.valid, task.test)]
     noise = energy_noise(a, b)
-    values = dict(energy_noise=noise.std().item(), energy_95=noise.quantile(.95).item())
+    values = dict(
+        energy_noise=noise.std().item(), energy_95=noise.quantile(0.95).item()
+    )
     if contest.pixels:
         train = mnist10k('train')[0]
-        fresh = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:2000]]
-        return dict(look(fresh), **values, bits_histogram=histogram_bits(train, task.test))
+        fresh = train[
+            torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[
+                :2000
+            ]
+        ]
+        return dict(
+            look(fresh), **values, bits_histogram=histogram_bits(train, task.test)
+        )
     law = toy(contest.data)
     x = law.sample(10_000, torch.Generator().manual_seed(10**12 + 3))
     fresh = law.sample(len(task.test), torch.Generator().manual_seed(10**12 + 4))
     gaussian = torch.distributions.MultivariateNormal(x.mean(0), x.T.cov())
-    return dict(look(fresh), **values, loss=-law.log_prob(x).double().mean().item(), kl=0., kl_gaussian=(law.log_prob(x) - gaussian.log_prob(x)).mean().item())
+    return dict(
+        look(fresh),
+        **values,
+        loss=-law.log_prob(x).double().mean().item(),
+        kl=0.0,
+        kl_gaussian=(law.log_prob(x) - gaussian.log_prob(x)).mean().item(),
+    )
 
 # %% ../../nbs/12_three_models.ipynb #512480c4
 def count_work(
@@ -323,54 +510,105 @@ def count_work(
 ) -> dict:  # 'passes' through a network, and 'multiplications' in all linear maps
     "Count what a call costs, by a hook on every network and every linear map."
     work = dict(passes=0, multiplications=0)
+
     def count(module, args, out):
-        if isinstance(module, MLP): work['passes'] += 1
-        else: work['multiplications'] += out.numel()*module.in_features
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (MLP, nn.Linear))]
-    try: call()
+        if isinstance(module, MLP):
+            work['passes'] += 1
+        else:
+            work['multiplications'] += out.numel() * module.in_features
+
+    hooks = [
+        m.register_forward_hook(count)
+        for m in model.modules()
+        if isinstance(m, (MLP, nn.Linear))
+    ]
+    try:
+        call()
     finally:
-        for hook in hooks: hook.remove()
+        for hook in hooks:
+            hook.remove()
     return work
 
 # %% ../../nbs/12_three_models.ipynb #570e5541
 def rounded(thing, digits: int = 5):
     "The same record with floats of `digits` significant digits."
-    if isinstance(thing, float): return float(f'{thing:.{digits}g}')
-    if isinstance(thing, dict): return {str(k): rounded(v, digits) for k, v in thing.items()}
-    return [rounded(v, digits) for v in thing] if isinstance(thing, (list, tuple)) else thing
+    if isinstance(thing, float):
+        return float(f'{thing:.{digits}g}')
+    if isinstance(thing, dict):
+        return {str(k): rounded(v, digits) for k, v in thing.items()}
+    return (
+        [rounded(v, digits) for v in thing]
+        if isinstance(thing, (list, tuple))
+        else thing
+    )
 
 # %% ../../nbs/12_three_models.ipynb #c049968d
 def compare(
     out=None,  # Folder for `run.json` and the weights of seed 0; None only returns the record
     data: tuple = tuple(contests),  # Which of `contests`
     seeds: int = 3,  # How often each model is trained
-    plans: dict | None = None,  # The plans of an earlier record, by data set, to repeat it step by step
+    plans: dict
+    | None = None,  # The plans of an earlier record, by data set, to repeat it step by step
 ) -> dict:  # The record
     "The whole comparison: on each data set three models with equal parameters and equal time, several seeds."
     unknown = [name for name in data if name not in contests]
-    if unknown: raise ValueError(f"data: expected some of {', '.join(contests)}, got {unknown[0]!r}")
-    if out: create_folder(Path(out))
+    if unknown:
+        raise ValueError(
+            f"data: expected some of {', '.join(contests)}, got {unknown[0]!r}"
+        )
+    if out:
+        create_folder(Path(out))
     start = time.time()
-    results = {name: run_contest(contests[name], seeds, (plans or {}).get(name), out) for name in data}
-    record = dict(command=f"python -m flowbook.experiments.three_models --data {' '.join(data)} --seeds {seeds}", units=UNITS, contests=results, hardware=hardware('cpu'),
-                  seconds=time.time() - start, finished=time.strftime('%Y-%m-%d'))
+    results = {
+        name: run_contest(contests[name], seeds, (plans or {}).get(name), out)
+        for name in data
+    }
+    record = dict(
+        command=f"python -m flowbook.experiments.three_models --data {' '.join(data)} --seeds {seeds}",
+        units=UNITS,
+        contests=results,
+        hardware=hardware('cpu'),
+        seconds=time.time() - start,
+        finished=time.strftime('%Y-%m-%d'),
+    )
     record = rounded(record)
-    if out: write_bytes(Path(out)/'run.json', (json.dumps(record) + '\n').encode())
+    if out:
+        write_bytes(Path(out) / 'run.json', (json.dumps(record) + '\n').encode())
     return record
 
 # %% ../../nbs/12_three_models.ipynb #692f651c
 def main(args: list | None = None) -> None:
     "The command `python -m flowbook.experiments.three_models`."
-    p = argparse.ArgumentParser('python -m flowbook.experiments.three_models', description='GAN, VAE and flow on equal terms; writes run.json and the weights of seed 0.')
+    p = argparse.ArgumentParser(
+        'python -m flowbook.experiments.three_models',
+        description='GAN, VAE and flow on equal terms; writes run.json and the weights of seed 0.',
+    )
     p.add_argument('--out', required=True, help='folder to write')
-    p.add_argument('--data', nargs='+', default=list(contests), choices=list(contests), help='data sets (all)')
+    p.add_argument(
+        '--data',
+        nargs='+',
+        default=list(contests),
+        choices=list(contests),
+        help='data sets (all)',
+    )
     p.add_argument('--seeds', type=int, default=3, help='runs of each model (3)')
-    p.add_argument('--repeat', help='a run.json whose widths, steps and learning rates are used again')
+    p.add_argument(
+        '--repeat',
+        help='a run.json whose widths, steps and learning rates are used again',
+    )
     given = p.parse_args(args)
     torch.set_num_threads(1)  # so that CPU time is time
-    plans = {k: v['plan'] for k, v in json.loads(Path(given.repeat).read_text())['contests'].items()} if given.repeat else None
+    plans = (
+        {
+            k: v['plan']
+            for k, v in json.loads(Path(given.repeat).read_text())['contests'].items()
+        }
+        if given.repeat
+        else None
+    )
     record = compare(given.out, tuple(given.data), given.seeds, plans)
     print(f"{given.out}: {record['seconds']:.0f} s")
 
 
-if __name__ == '__main__' and '__file__' in globals(): main()
+if __name__ == '__main__' and '__file__' in globals():
+    main()
