@@ -9,6 +9,7 @@ __all__ = ['BijectionError', 'BijectionReport', 'check_bijection']
 import copy
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from .core import Bijection
 
 # %% ../nbs/00b_check.ipynb #dc0c4df2
 class BijectionError(AssertionError):
-    "A bijection broke its contract; the message names the property, the direction and the size of the error."
+    "A bijection broke its contract; the message names property, direction and error."
 
 
 @dataclass(frozen=True)
@@ -30,148 +31,164 @@ class BijectionReport:
     points: int  # points at which the Jacobian was taken
 
 # %% ../nbs/00b_check.ipynb #4d9a633d
-def _jacobian(fn, x):
-    "Value, claimed log-determinant and full Jacobian of `fn` at one event `x`, as a flat map."
-    y, log_det = fn(x)
+def full_jacobian(fn, x: Tensor) -> Tensor:
+    "The Jacobian matrix of the values of `fn` at one event `x`, as a flat map."
 
     def flat(v):
         return fn(v.reshape(x.shape))[0].flatten()
 
     try:
-        J = torch.autograd.functional.jacobian(flat, x.flatten(), vectorize=True)
+        return torch.autograd.functional.jacobian(flat, x.flatten(), vectorize=True)
     except RuntimeError:
-        J = torch.autograd.functional.jacobian(flat, x.flatten())
-    return y, log_det, J
+        return torch.autograd.functional.jacobian(flat, x.flatten())
 
 
-def _difference(a, b):
+def difference(a: Tensor, b: Tensor) -> float:
     "Largest difference, relative to max(1, |b|); NaN and ∞ count as infinite."
     if a.numel() == 0:
         return 0.0
     error = ((a - b).abs() / b.abs().clamp(min=1)).max().item()
     return error if math.isfinite(error) else math.inf
 
+
+def require(good: bool, message: str) -> None:
+    "Raise `BijectionError` with `message` unless `good`."
+    if not good:
+        raise BijectionError(message)
+
 # %% ../nbs/00b_check.ipynb #5dbf522a
+def slope(fn, x: Tensor, v: Tensor, step: float) -> Tensor:
+    "The derivative of `fn` at `x` along `v` by a central difference, flat."
+    ahead, behind = fn(x + step * v)[0], fn(x - step * v)[0]
+    return (ahead - behind).flatten() / (2 * step)
+
+
 def check_direction(
     fn,  # `forward` or `inverse` of a bijection
     x: Tensor,  # Events, shape `(n, *event)`
     context: Tensor | None,  # Their contexts, shape `(n, C)`
     name: str,  # Name of the direction, for messages
     tol: float,  # Largest error allowed
-) -> tuple[
-    float, float
-]:  # Largest errors of the log-determinant (nats) and of the derivative
-    "Compare one direction's log-determinant with `slogdet` of its autodiff Jacobian, and that with differences."
-    worst, worst_slope, (y, log_det) = 0.0, 0.0, fn(x, context)
-    gen, step = torch.Generator().manual_seed(0), torch.finfo(x.dtype).eps ** (1 / 3)
+) -> tuple[float, float]:  # Largest error of the log-determinant, and of the derivative
+    "Compare a direction's log-determinant with `slogdet`, and that with differences."
+    gen = torch.Generator().manual_seed(0)
+    step = torch.finfo(x.dtype).eps ** (1 / 3)
+    values, log_dets = fn(x, context)
+    worst, worst_slope = 0.0, 0.0
     for i, point in enumerate(x):
-        c = None if context is None else context[i]
-        y1, ld1, J = _jacobian(lambda u: fn(u, c), point)
-        if _difference(y1, y[i]) > tol or _difference(ld1, log_det[i]) > tol:
-            raise BijectionError(
-                f'{name}: point {i} gives another result alone than in its batch'
-            )
-        worst = max(worst, _difference(ld1, torch.linalg.slogdet(J).logabsdet))
-        if worst > tol:
-            raise BijectionError(
-                f'{name}: log_det is {ld1.item():.6g}, but slogdet of the autodiff '
-                f'Jacobian is {torch.linalg.slogdet(J).logabsdet.item():.6g}'
-            )
+        alone = partial(fn, context=None if context is None else context[i])
+        value, log_det = alone(point)
+        mates = max(difference(value, values[i]), difference(log_det, log_dets[i]))
+        require(
+            mates <= tol,
+            f'{name}: point {i} gives another result alone than in its batch',
+        )
+        J = full_jacobian(alone, point)
+        judge = torch.linalg.slogdet(J).logabsdet
+        worst = max(worst, difference(log_det, judge))
+        require(
+            worst <= tol,
+            f'{name}: log_det is {log_det.item():.6g}, but slogdet of the autodiff '
+            f'Jacobian is {judge.item():.6g}',
+        )
         v = torch.randn(point.shape, generator=gen, dtype=torch.float64).to(point)
         v = v / v.norm()
-        slope = (fn(point + step * v, c)[0] - fn(point - step * v, c)[0]).flatten() / (
-            2 * step
-        )
-        worst_slope = max(worst_slope, _difference(slope, J @ v.flatten()))
-    if worst_slope > 1e3 * step:
-        raise BijectionError(
-            f'{name}: the autodiff Jacobian disagrees with finite '
-            f'differences by {worst_slope:.2g}: is the graph detached?'
-        )
+        error = difference(slope(alone, point, v, step), J @ v.flatten())
+        worst_slope = max(worst_slope, error)
+    require(
+        worst_slope <= 1e3 * step,
+        f'{name}: the autodiff Jacobian disagrees with finite differences by '
+        f'{worst_slope:.2g}: is the graph detached?',
+    )
     return worst, worst_slope
 
 # %% ../nbs/00b_check.ipynb #ce708b9a
 def check_state(b: Bijection, z: Tensor, context: Tensor | None = None) -> None:
-    "Raise `BijectionError` unless the state of `b` is complete: plain tensors, `deepcopy`, `state_dict`, `.to`."
+    "Raise `BijectionError` unless `b` survives `deepcopy`, `state_dict` and `.to`."
     for name, m in b.named_modules():
-        loose = [k for k, v in vars(m).items() if isinstance(v, Tensor)]
-        if loose:
-            raise BijectionError(
-                f'state: {name or type(b).__name__}.{loose[0]} is a plain tensor; register a buffer'
+        for key, value in vars(m).items():
+            require(
+                not isinstance(value, Tensor),
+                f'state: {name or type(b).__name__}.{key} is a plain tensor; '
+                'register a buffer',
             )
-    want, twin = b(z, context)[0], copy.deepcopy(b)
+    twin = copy.deepcopy(b)
     with torch.no_grad():
         for t in twin.state_dict().values():
             t.zero_()
     twin.load_state_dict(b.state_dict())
-    if not torch.equal(twin(z, context)[0], want):
-        raise BijectionError('state: another result after state_dict was loaded')
+    same = torch.equal(twin(z, context)[0], b(z, context)[0])
+    require(same, 'state: another result after state_dict was loaded')
     other = torch.float32 if z.dtype == torch.float64 else torch.float64
-    x, log_det = twin.to(other)(
-        z.to(other), None if context is None else context.to(other)
-    )
-    if (x.dtype, log_det.dtype) != (other, other):
-        raise BijectionError(f'state: .to({other}) gives {x.dtype}, {log_det.dtype}')
+    context = None if context is None else context.to(other)
+    x, log_det = twin.to(other)(z.to(other), context)
+    found = x.dtype, log_det.dtype
+    require(found == (other, other), f'state: .to({other}) gives {x.dtype}, {found[1]}')
 
 
 def check_gradients(b: Bijection, z: Tensor, context: Tensor | None = None) -> None:
-    "Raise `BijectionError` unless both directions have finite gradients for input and parameters."
+    "Raise `BijectionError` unless both directions have finite gradients."
     with torch.no_grad():
         x, _ = b(z, context)
+    parameters = [p for p in b.parameters() if p.requires_grad]
     for name, fn, u in [('forward', b, z), ('inverse', b.inverse, x)]:
         u = u.detach().requires_grad_()
         v, log_det = fn(u, context)
-        params = [p for p in b.parameters() if p.requires_grad]
-        grads = torch.autograd.grad(
-            v.square().sum() + log_det.sum(), [u, *params], allow_unused=True
-        )
-        if not all(torch.isfinite(g).all() for g in grads if g is not None):
-            raise BijectionError(f'{name}: a gradient is not finite')
+        total = v.square().sum() + log_det.sum()
+        grads = torch.autograd.grad(total, [u, *parameters], allow_unused=True)
+        good = all(torch.isfinite(g).all() for g in grads if g is not None)
+        require(good, f'{name}: a gradient is not finite')
+
+# %% ../nbs/00b_check.ipynb #7f6b5ac6
+def check_shapes(name: str, z: Tensor, batch: tuple, value: Tensor, log_det: Tensor):
+    "Raise `BijectionError` unless a direction keeps the batch shape and the dtype."
+    require(
+        log_det.shape == batch,
+        f'{name}: log_det has shape {tuple(log_det.shape)}, expected the batch shape '
+        f'{tuple(batch)}',
+    )
+    require(value.dtype == z.dtype, f'{name}: {z.dtype} in, {value.dtype} out')
+
+
+def first_points(t: Tensor, batch_dims: int, n: int) -> Tensor:
+    "The first `n` entries of a tensor whose batch dimensions are flattened."
+    return t.reshape(-1, *t.shape[batch_dims:])[:n]
 
 # %% ../nbs/00b_check.ipynb #7f6b5ac5
 def check_bijection(
     b: Bijection,  # The layer or chain of layers to check
     z: Tensor,  # Latent points, shape `(..., *event)`; use float64
     context: Tensor | None = None,  # Context of the same batch shape, `(..., C)`
-    tol: float = 1e-10,  # Largest error allowed, in nats and relative to max(1, |value|)
+    tol: float = 1e-10,  # Largest error, in nats and relative to max(1, |value|)
     max_points: int = 4,  # At how many points the full Jacobian is taken
 ) -> BijectionReport:  # The largest errors seen
-    "Verify that `b` is a bijection with honest log-determinants; raise `BijectionError` otherwise."
+    "Verify that `b` is a bijection with honest log-determinants; `BijectionError` if not."
     batch = z.shape[: z.dim() - b.event_dim]
     x, log_det = b(z, context)
-    z2, log_det2 = b.inverse(x, context)
-    for name, value, ld in [('forward', x, log_det), ('inverse', z2, log_det2)]:
-        if ld.shape != batch:
-            raise BijectionError(
-                f'{name}: log_det has shape {tuple(ld.shape)}, expected the batch shape {tuple(batch)}'
-            )
-        if value.dtype != z.dtype:
-            raise BijectionError(f'{name}: {z.dtype} in, {value.dtype} out')
-    if z2.shape != z.shape:
-        raise BijectionError(
-            f'inverse: shape {tuple(z2.shape)}, expected {tuple(z.shape)}'
-        )
-    trip = max(_difference(z2, z), _difference(b(z2, context)[0], x))
-    if trip > tol:
-        raise BijectionError(
-            f'round trip: g(f(z)) or f(g(x)) is off by {trip:.2g}, allowed {tol:.2g}'
-        )
-
-    flat_z, flat_x = (
-        z.reshape(-1, *z.shape[len(batch) :])[:max_points],
-        x.reshape(-1, *x.shape[len(batch) :])[:max_points],
+    back, log_det_back = b.inverse(x, context)
+    check_shapes('forward', z, batch, x, log_det)
+    check_shapes('inverse', z, batch, back, log_det_back)
+    require(
+        back.shape == z.shape,
+        f'inverse: shape {tuple(back.shape)}, expected {tuple(z.shape)}',
     )
-    flat_c = (
-        None
-        if context is None
-        else context.expand(*batch, -1).reshape(-1, context.shape[-1])[:max_points]
+    trip = max(difference(back, z), difference(b(back, context)[0], x))
+    require(
+        trip <= tol,
+        f'round trip: g(f(z)) or f(g(x)) is off by {trip:.2g}, allowed {tol:.2g}',
     )
-    errors = [
-        check_direction(fn, u.detach(), flat_c, name, tol)
-        for name, fn, u in [('forward', b, flat_z), ('inverse', b.inverse, flat_x)]
-    ]
+    if context is not None:
+        context = context.expand(*batch, -1)
+    errors = []
+    for name, fn, u in [('forward', b, z), ('inverse', b.inverse, x)]:
+        points = first_points(u.detach(), len(batch), max_points)
+        contexts = context
+        if context is not None:
+            contexts = first_points(context, len(batch), max_points)
+        errors.append(check_direction(fn, points, contexts, name, tol))
     check_gradients(b, z, context)
     check_state(b, z, context)
+    log_det_errors, derivative_errors = zip(*errors)
     return BijectionReport(
-        trip, max(e[0] for e in errors), max(e[1] for e in errors), len(flat_z)
+        trip, max(log_det_errors), max(derivative_errors), len(points)
     )
