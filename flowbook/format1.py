@@ -59,15 +59,17 @@ def new(name: str, *args, **kwargs) -> dict:
     key = same[0] if len(same) == 1 else name
     return {'class': key, 'args': list(args), 'kwargs': kwargs}
 
-
+# %% ../nbs/85_format1.ipynb #f0a10011
 def coupling_of_vectors(node: dict) -> dict:
     "Today's `Coupling` for one of the three on vectors."
     given = arguments(node)
     default = new('Affine', given.pop('bound', 3.0))
     if node['class'] == 'AdditiveCoupling':
         default = new('Additive')
-    elementwise, net = given.pop('elementwise', default), given.pop('net', None)
-    dim, flip = given.pop('dim'), given.pop('flip', False)
+    elementwise = given.pop('elementwise', default)
+    net = given.pop('net', None)
+    dim = given.pop('dim')
+    flip = given.pop('flip', False)
     if net is None:
         return new('Coupling', dim, modern(elementwise), flip=flip, **given)
     if net['class'] == 'MLP':
@@ -78,7 +80,7 @@ def coupling_of_vectors(node: dict) -> dict:
 def network(
     node: dict, dim: int, elementwise: dict, flip: bool, context_dim: int
 ) -> dict:
-    "Today's `MLP` for one that a coupling was given: it returns the parameters in their shape."
+    "Today's `MLP` for one that a coupling was given; it returns rows of parameters."
     given = arguments(node)
     changed = dim // 2 if flip else dim - dim // 2
     shape = [changed, given.pop('n_out') // changed]
@@ -89,15 +91,21 @@ def network(
 def coupling_of_images(node: dict) -> dict:
     "Today's coupling for one of the two on images."
     given = arguments(node)
-    size, elementwise = given.pop('channels'), modern(given.pop('elementwise'))
+    size = given.pop('channels')
+    elementwise = modern(given.pop('elementwise'))
     given['width'] = given.pop('hidden', 64)
     if node['class'] == 'CheckerboardCoupling':
         return new('CheckerboardCoupling', size, elementwise, **given)
     return new('Coupling', size, elementwise, axis=-3, **given)
 
 # %% ../nbs/85_format1.ipynb #f0a10009
+CONTAINERS = ('Flow', 'Dequantized', 'Invert', 'Split')
+ON_VECTORS = ('AdditiveCoupling', 'AffineCoupling', 'Coupling')
+ON_IMAGES = ('ChannelCoupling', 'CheckerboardCoupling')
+
+
 def modern(node, then: str = '', now: str = '', moves: dict | None = None):
-    "The description `node` in today's format; `then` and `now` are the names of its tensors."
+    "A description in today's format; its tensors were called `then…`, are `now…`."
     moves = {} if moves is None else moves
     if isinstance(node, list):
         return [modern(v) for v in node]
@@ -107,38 +115,38 @@ def modern(node, then: str = '', now: str = '', moves: dict | None = None):
     moves[then] = now
     if kind == 'Compose':
         return new('Compose', *chain(node['args'], then, now, moves))
-    if kind in ('Flow', 'Dequantized', 'Invert', 'Split'):
-        parts = {
-            k: modern(v, f'{then}{k}.', f'{now}{k}.', moves)
-            for k, v in arguments(node).items()
-        }
-        return new(kind, *parts.values())
-    if kind in ('AdditiveCoupling', 'AffineCoupling', 'Coupling'):
+    if kind in CONTAINERS:
+        parts = arguments(node).items()
+        return new(
+            kind, *(modern(v, f'{then}{k}.', f'{now}{k}.', moves) for k, v in parts)
+        )
+    if kind in ON_VECTORS:
         return coupling_of_vectors(node)
-    if kind in ('ChannelCoupling', 'CheckerboardCoupling'):
+    if kind in ON_IMAGES:
         return coupling_of_images(node)
-    args, kwargs = (
-        modern(node['args']),
-        {k: modern(v) for k, v in node['kwargs'].items()},
-    )
+    return modern_leaf(kind, node)
+
+
+def modern_leaf(kind: str, node: dict) -> dict:
+    "A description of what holds no layers."
+    if kind == 'MLP':
+        given = {k: modern(v) for k, v in arguments(node).items()}
+        return new('MLP', given.pop('n_in'), given.pop('n_out'), **given)
+    kwargs = {k: modern(v) for k, v in node['kwargs'].items()}
     if kind in ('GlowStep', 'LearnedNoise') and 'hidden' in kwargs:
         kwargs['width'] = kwargs.pop('hidden')
-    if kind == 'MLP':
-        args, kwargs = (
-            [args.pop(0) for _ in range(min(2, len(args)))],
-            {**arguments(node)},
-        )
-        kwargs = {k: modern(v) for k, v in kwargs.items() if k not in ('n_in', 'n_out')}
-    return new(kind, *args, **kwargs)
+    return new(kind, *modern(node['args']), **kwargs)
 
-
+# %% ../nbs/85_format1.ipynb #f0a10012
 def chain(layers: list, then: str, now: str, moves: dict) -> list:
     "The layers of a `Compose`, with each prior of a `Split` as a coupling of its own."
     found = []
     for i, layer in enumerate(layers):
-        old, place = f'{then}layers.{i}.', f'{now}layers.{len(found)}.'
+        old = f'{then}layers.{i}.'
+        place = f'{now}layers.{len(found)}.'
         given = arguments(layer) if layer['class'] == 'Split' else {}
-        prior, context_dim = given.pop('prior', None), given.pop('context_dim', 0)
+        prior = given.pop('prior', None)
+        context_dim = given.pop('context_dim', 0)
         if given:
             layer = {'class': 'Split', 'args': [], 'kwargs': given}
         found.append(modern(layer, old, place, moves))

@@ -65,7 +65,8 @@ class MLP(Described, nn.Module):
         super().__init__()
         self.context_dim = context_dim
         self.n_out = (n_out,) if isinstance(n_out, int) else tuple(n_out)
-        layers, width = [], n_in + context_dim
+        layers: list = []
+        width = n_in + context_dim
         for h in expect_widths(hidden):
             layers += [nn.Linear(width, h), make_activation(activation)]
             width = h
@@ -105,6 +106,29 @@ def expect_image(x: Tensor, channels: int, name: str = 'x') -> None:
             f'got {tuple(x.shape)}'
         )
 
+# %% ../nbs/00c_nets.ipynb #ae750020
+def block(act: nn.Module, width: int) -> nn.Module:
+    "What a residual block adds."
+    wide = nn.Conv2d(width, width, 3, padding=1)
+    return nn.Sequential(act, wide, act, nn.Conv2d(width, width, 1))
+
+
+def context_planes(context: Tensor | None, context_dim: int, batch: tuple):
+    "The context as `(n, context_dim, h or 1, w or 1)`; None if none is read."
+    if not context_dim:
+        return None
+    if context is None:
+        raise ValueError(f'context: expected shape (..., {context_dim}), got None')
+    if context.dim() <= len(batch) + 1:
+        context = context[..., None, None]
+    if context.shape[-3] != context_dim:
+        raise ValueError(
+            f'context: expected {context_dim} numbers or channels, '
+            f'got shape {tuple(context.shape)}'
+        )
+    plane = context.shape[-3:]
+    return context.expand(*batch, *plane).reshape(-1, *plane)
+
 # %% ../nbs/00c_nets.ipynb #ae750014
 class ConvNet(Described, nn.Module):
     "A convolutional network that starts as the map to 0."
@@ -120,10 +144,11 @@ class ConvNet(Described, nn.Module):
         context_dim: int = 0,  # Channels of the context, 0 for none
     ):
         super().__init__()
-        self.n_out, self.context_dim = tuple(n_out), context_dim
+        self.n_out = tuple(n_out)
+        self.context_dim = context_dim
         self.act = make_activation(activation)
         self.read = nn.Conv2d(n_in, width, 3, padding=1)
-        self.blocks = nn.ModuleList(self.block(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(block(self.act, width) for _ in range(blocks))
         self.mix = nn.Conv2d(width, width, 1)
         self.write = nn.Conv2d(width, math.prod(self.n_out), 3, padding=1)
         self.read_context = None
@@ -132,18 +157,13 @@ class ConvNet(Described, nn.Module):
             self.read_context = nn.Conv2d(context_dim, width, 1, bias=False)
             start_at_zero(self.read_context)
 
-    def block(self, width: int) -> nn.Module:
-        "What a residual block adds."
-        first = nn.Conv2d(width, width, 3, padding=1)
-        return nn.Sequential(self.act, first, self.act, nn.Conv2d(width, width, 1))
-
     def layers(self, h: Tensor, context: Tensor | None) -> Tensor:
         "All layers, for one batch dimension, as the convolutions want it."
         h = self.read(h)
         if context is not None:
             h = h + self.read_context(context)
-        for block in self.blocks:
-            h = h + block(h)
+        for residual in self.blocks:
+            h = h + residual(h)
         act = torch.relu_ if isinstance(self.act, nn.ReLU) else self.act  # in place
         return self.write(act(self.mix(act(h))))
 
@@ -151,37 +171,17 @@ class ConvNet(Described, nn.Module):
         self,
         h: Tensor,  # What is read, shape `(..., n_in, h, w)`
         context: Tensor
-        | None = None,  # `(..., context_dim)`, or one per pixel `(..., context_dim, h, w)`
+        | None = None,  # `(..., context_dim)` or `(..., context_dim, h, w)`
     ) -> Tensor:  # Shape `(..., n_changed, h, w, n_params)`
         "Eq. (eq-protocol) for images."
         batch = h.shape[:-3]
-        images = h.reshape(-1, *h.shape[-3:]).contiguous(
-            memory_format=torch.channels_last
-        )
-        planes = self.context_planes(context, batch)
+        images = h.reshape(-1, *h.shape[-3:])
+        images = images.contiguous(memory_format=torch.channels_last)
+        planes = context_planes(context, self.context_dim, batch)
         out = in_pieces(self.layers, images, planes, self.mix.out_channels).to(h.dtype)
-        changed, n_params = self.n_out
-        out = out.unflatten(-3, (n_params, changed)).movedim(-4, -1)
+        n_changed, n_params = self.n_out
+        out = out.unflatten(-3, (n_params, n_changed)).movedim(-4, -1)
         return out.reshape(*batch, *out.shape[1:])
-
-    def context_planes(self, context: Tensor | None, batch: tuple) -> Tensor | None:
-        "The context as `(n, context_dim, h or 1, w or 1)`."
-        if not self.context_dim:
-            return None
-        if context is None:
-            raise ValueError(
-                f'context: expected shape (..., {self.context_dim}), got None'
-            )
-        if context.dim() <= len(batch) + 1:
-            context = context[..., None, None]
-        if context.shape[-3] != self.context_dim:
-            raise ValueError(
-                f'context: expected {self.context_dim} numbers or channels, '
-                f'got shape {tuple(context.shape)}'
-            )
-        return context.expand(*batch, *context.shape[-3:]).reshape(
-            -1, *context.shape[-3:]
-        )
 
 # %% ../nbs/00c_nets.ipynb #ae750016
 def in_pieces(net, images: Tensor, context: Tensor | None, width: int) -> Tensor:

@@ -12,35 +12,32 @@ import torch
 from torch import Tensor
 
 from .core import Compose, Flow, StandardNormal
-from .coupling import Coupling, data_end
+from .coupling import alternate, data_end
 from .described import Described
 
 # %% ../nbs/07_realnvp.ipynb #14e9fef2
 def bounded(raw: Tensor, bound: float) -> Tensor:
-    "`bound·tanh(raw/bound)`, Eq. (eq-bounded-scale), by `tanh y = 2σ(2y) − 1`, since σ is faster."
-    if bound > 30:
-        return bound * torch.tanh(
-            raw / bound
-        )  # where the difference of two large numbers would lose digits
-    return (torch.sigmoid(raw * (2 / bound)) - 0.5) * (2 * bound)
+    "`bound·tanh(raw/bound)`, Eq. (eq-bounded-scale), any shape."
+    if bound > 30:  # where the difference below would lose digits
+        return bound * torch.tanh(raw / bound)
+    return (torch.sigmoid(raw * (2 / bound)) - 0.5) * (2 * bound)  # faster, the same
 
 
 class Affine(Described):
-    "The elementwise map `v = u e^s + t`, Eq. (eq-affine); parameters of zero give the identity."
+    "The elementwise map `v = u e^s + t`, Eq. (eq-affine); zeros give the identity."
 
     n_params = 2  # raw log-scale and shift per coordinate
 
     def __init__(
         self,
-        bound: float
-        | None = 3.0,  # Largest |log-scale|, nats per coordinate; None leaves it unbounded
+        bound: float | None = 3.0,  # Largest |log-scale|, nats; None for no bound
     ):
         if bound is not None and not bound > 0:
             raise ValueError(f'bound: expected a number above 0 or None, got {bound}')
         self.bound = None if bound == math.inf else bound
 
     def scale_and_shift(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        "The log-scale `s` and the shift `t`, shape `(..., n)`, from `params` of shape `(..., n, 2)`."
+        "The log-scale `s` and the shift `t`, `(..., n)`, from `params`, `(..., n, 2)`."
         raw, t = params.unbind(-1)
         return raw if self.bound is None else bounded(raw, self.bound), t
 
@@ -65,25 +62,14 @@ def realnvp(
     layers: int = 5,  # Number of affine couplings
     hidden: tuple = (64, 64),  # Widths of each conditioner's hidden layers
     activation: str = 'tanh',  # 'relu', 'tanh' or 'silu'
-    bound: float
-    | None = 3.0,  # Largest |log-scale| of one layer, in nats per coordinate; None for no bound
+    bound: float | None = 3.0,  # Largest |log-scale| of a layer, nats; None for none
     context_dim: int = 0,  # Length of the context, 0 for none
-    standardize: bool = True,  # End in `Standardize`, whose statistics `fit` takes from the data
-    order: list
-    | None = None,  # Coordinates of x in the order the couplings see them: `order[:dim//2]` is their first block
+    standardize: bool = True,  # End in `Standardize`, which `fit` measures
+    order: list | None = None,  # Coordinates of x, those of the first half first
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
-    "RealNVP on vectors (Dinh et al. 2017): affine couplings with alternating blocks over a standard normal base."
-    couplings = [
-        Coupling(
-            dim,
-            Affine(bound),
-            hidden=hidden,
-            activation=activation,
-            context_dim=context_dim,
-            flip=i % 2 == 1,
-        )
-        for i in range(layers)
-    ]
+    "RealNVP on vectors (Dinh et al. 2017): affine couplings whose halves alternate."
+    options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
+    stack = alternate(layers, dim, Affine(bound), options)
     return Flow(
-        StandardNormal(dim), Compose(*couplings, *data_end(dim, standardize, order))
+        StandardNormal(dim), Compose(*stack, *data_end(dim, standardize, order))
     )

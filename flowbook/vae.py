@@ -7,6 +7,7 @@ __all__ = ['normal_log_prob', 'normal_kl', 'VAE']
 
 # %% ../nbs/02_vae.ipynb #afe2c7ae
 import math
+from typing import Iterable
 
 import torch
 from fastcore.basics import patch
@@ -22,25 +23,56 @@ def normal_log_prob(
     log_sd: Tensor,  # Logarithms of the standard deviations, broadcasts with `x`
 ) -> Tensor:  # Log-density in nats, shape `(...)`
     "Log-density of independent normal coordinates, Eq. (eq-vae-normal)."
-    return (
-        -0.5 * ((x - mean) * (-log_sd).exp()) ** 2
-        - log_sd
-        - 0.5 * math.log(2 * math.pi)
-    ).sum(-1)
+    z = (x - mean) * (-log_sd).exp()
+    log_p = -0.5 * z**2 - log_sd - 0.5 * math.log(2 * math.pi)
+    return log_p.sum(-1)  # Eq. (eq-vae-normal)
 
 
 def normal_kl(
     mean: Tensor,  # Means, shape `(..., L)`
     log_sd: Tensor,  # Logarithms of the standard deviations, shape `(..., L)`
-) -> Tensor:  # KL(N(mean, sd²) ‖ N(0, 1)) of each coordinate, nats, shape `(..., L)`
+) -> Tensor:  # KL(N(mean, sd²) ‖ N(0, 1)) of each coordinate, nats, `(..., L)`
     "Divergence from the standard normal, coordinate by coordinate, Eq. (eq-vae-kl)."
-    return 0.5 * (mean**2 + (2 * log_sd).exp() - 1) - log_sd
+    return 0.5 * (mean**2 + (2 * log_sd).exp() - 1) - log_sd  # Eq. (eq-vae-kl)
+
+# %% ../nbs/02_vae.ipynb #02e0a102
+def normal_noise(
+    shape: tuple,  # Shape of the result
+    like: Tensor,  # A tensor of the dtype and on the device that are wanted
+    generator: torch.Generator | None = None,  # Source of randomness
+) -> Tensor:
+    "Draw independent standard normal numbers."
+    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def expect_samples(n_samples: int) -> None:
+    "Raise `ValueError` unless there is at least one sample."
+    if n_samples < 1:
+        raise ValueError(f'n_samples: expected at least 1, got {n_samples}')
+
+
+def draw_normal(
+    mean: Tensor,  # Means, shape `(..., L)`
+    log_sd: Tensor,  # Logarithms of the standard deviations, shape `(..., L)`
+    n_samples: int,  # Draws for each mean; `ValueError` if there are none
+    generator: torch.Generator | None = None,  # Source of randomness
+) -> Tensor:  # Shape `(n_samples, ..., L)`
+    "Draw from a normal law so that gradients reach its parameters."
+    expect_samples(n_samples)
+    eps = normal_noise((n_samples, *mean.shape), mean, generator)
+    return mean + log_sd.exp() * eps  # Eq. (eq-vae-reparameterize)
+
+# %% ../nbs/02_vae.ipynb #02e0a101
+def expect_sizes(**sizes: int) -> None:
+    "Raise `ValueError` unless a context has 0 numbers or more, anything else at least 1."
+    for name, value in sizes.items():
+        least = 0 if name == 'context_dim' else 1
+        if value < least:
+            raise ValueError(f'{name}: expected at least {least}, got {value}')
 
 # %% ../nbs/02_vae.ipynb #f66913a6
-class VAE(Model):
-    """A variational autoencoder: normal prior, normal encoder, normal decoder with one learned noise sd per coordinate.
-
-    It has no `log_prob`: `elbo` and `bound` are lower bounds on it, in nats, Eq. (eq-vae-elbo) and Eq. (eq-vae-bound)."""
+class Autoencoder(Model):
+    "The two networks of a VAE and its noise: all that is deterministic."
 
     min_sd = 1e-3  # smallest noise sd, as a share of the data's own sd
 
@@ -54,189 +86,164 @@ class VAE(Model):
         context_dim: int = 0,  # Length of the context, which both networks read
     ):
         super().__init__()
-        for name, value, least in [
-            ('dim', dim, 1),
-            ('latent_dim', latent_dim, 1),
-            ('context_dim', context_dim, 0),
-        ]:
-            if value < least:
-                raise ValueError(f'{name}: expected at least {least}, got {value}')
-        self.dim, self.latent_dim, self.context_dim, self.event_shape = (
-            dim,
-            latent_dim,
-            context_dim,
-            (dim,),
-        )
-        self.widest = max(
-            dim, 2 * latent_dim, *hidden, 1
-        )  # floats that one sample keeps in one layer
+        expect_sizes(dim=dim, latent_dim=latent_dim, context_dim=context_dim)
+        self.event_shape = (dim,)
+        self.latent_dim = latent_dim
+        self.context_dim = context_dim
+        self.widest = max(dim, 2 * latent_dim, *hidden, 1)  # floats in one layer
         self.standardize = Standardize(dim)
         options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
-        self.encoder = MLP(
-            dim, 2 * latent_dim, zero=False, **options
-        )  # from zero, z and x would
-        self.decoder = MLP(
-            latent_dim, dim, zero=False, **options
-        )  # never learn of each other
-        self.noise = nn.Parameter(
-            torch.full((dim,), -0.5)
-        )  # log of the noise sd, data in units of their own sd
+        self.encoder = MLP(dim, 2 * latent_dim, zero=False, **options)
+        self.decoder = MLP(latent_dim, dim, zero=False, **options)
+        self.noise = nn.Parameter(torch.full((dim,), -0.5))  # log of its sd
 
-# %% ../nbs/02_vae.ipynb #b19f162a
-@patch
-def initialize(self: VAE, x, context=None):
-    self.standardize.initialize(x, context)
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        "Measure mean and scale of the data."
+        self.standardize.initialize(x, context)
 
-# %% ../nbs/02_vae.ipynb #1db8ca18
+    @property
+    def noise_log_sd(self) -> Tensor:
+        "Logarithm of the decoder's noise sd in the unit of the data, shape `(dim,)`."
+        floor = self.noise.new_tensor(2 * math.log(self.min_sd))
+        return torch.logaddexp(2 * self.noise, floor) / 2 + self.standardize.log_s
+
+    def encode(
+        self,
+        x: Tensor,  # Data points, shape `(..., dim)`
+        context: Tensor | None = None,  # Their context, shape `(..., C)`
+    ) -> tuple[Tensor, Tensor]:  # Mean and log-sd, shape `(..., latent_dim)` each
+        "Parameters of the approximate posterior q(z | x)."
+        x, context = self.read(x, context)
+        h, _ = self.standardize.inverse(x)
+        mean, log_sd = self.encoder(h, context).chunk(2, -1)
+        return mean, log_sd.clamp(-10, 10)  # keeps exp finite for absurd x
+
+    def decode(
+        self,
+        z: Tensor,  # Latent points, shape `(..., latent_dim)`
+        context: Tensor | None = None,  # Their context, shape `(..., C)`
+    ) -> tuple[Tensor, Tensor]:  # Mean and log-sd, shape `(..., dim)` each
+        "Parameters of the decoder's normal law p(x | z), in the unit of the data."
+        z, context = self.read(z, context, (self.latent_dim,), 'z')
+        mean, _ = self.standardize(self.decoder(z, context))
+        return mean, self.noise_log_sd.expand_as(mean)
+
+# %% ../nbs/02_vae.ipynb #885bd028
+class VAE(Autoencoder):
+    """A variational autoencoder: normal prior, encoder and decoder.
+
+    It has no `log_prob`: `elbo` and `bound` are lower bounds on it, in nats,
+    Eq. (eq-vae-elbo) and Eq. (eq-vae-bound) (Kingma and Welling 2014)."""
+
+    def elbo(
+        self,
+        x: Tensor,  # Data points, shape `(..., dim)`
+        context: Tensor | None = None,  # Their context, shape `(..., C)`
+        n_samples: int = 1,  # Draws of z per point: more give less noise, no more nats
+        generator: torch.Generator | None = None,  # Source of randomness
+    ) -> Tensor:  # Unbiased estimate in nats, shape `(...)`
+        "The evidence lower bound, with the divergence in closed form."
+        x, context = self.read(x, context)
+        q = self.encode(x, context)
+        z = draw_normal(*q, n_samples, generator)
+        fit_term = normal_log_prob(x, *self.decode(z, context)).mean(0)
+        return fit_term - normal_kl(*q).sum(-1)  # Eq. (eq-vae-elbo)
+
+    def loss(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        "Minus the ELBO of each example in nats, shape `(...)`, with one draw."
+        return -self.elbo(x, context)
+
+    def bound(
+        self,
+        x: Tensor,  # Data points, shape `(..., dim)`
+        n_samples: int,  # Number K of importance samples; `ValueError` below 1
+        context: Tensor | None = None,  # Their context, shape `(..., C)`
+        generator: torch.Generator | None = None,  # Source of randomness
+    ) -> Tensor:  # Estimate in nats, shape `(...)`; K → ∞ gives the log-likelihood
+        "The importance-weighted bound, Eq. (eq-vae-bound), in parts that fit the memory."
+        x, context = self.read(x, context)
+        q = self.encode(x, context)
+        sizes = split_draws(n_samples, q[0].shape[:-1].numel() * self.widest)
+        parts = (log_weights(self, x, context, q, k, generator) for k in sizes)
+        return log_mean_exp(parts)
+
+    def sample(
+        self,
+        shape: tuple = (),  # How many, in front of the batch shape of `context`
+        context: Tensor | None = None,  # Their context, shape `(..., C)`
+        temperature: float = 1.0,  # Multiplies the sd of the prior and of the noise
+        generator: torch.Generator | None = None,  # Source of randomness
+    ) -> Tensor:  # Shape `(*shape, ..., dim)`, without gradients
+        "Draw z from the prior, then x from the decoder, noise included."
+        shape, context = self.read_request(shape, context, temperature)
+        with torch.no_grad():
+            eps = normal_noise((*shape, self.latent_dim), self.noise, generator)
+            mean, log_sd = self.decode(temperature * eps, context)
+            eps = normal_noise((*shape, *self.event_shape), self.noise, generator)
+            return mean + log_sd.exp() * (temperature * eps)  # Eq. (eq-vae-marginal)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        "Always `NotImplementedError`: the integral over z has no closed form."
+        raise NotImplementedError(
+            'a VAE has no exact log_prob, only lower bounds on it: use elbo(x), '
+            'or bound(x, n_samples) with many samples'
+        )
+
+# %% ../nbs/02_vae.ipynb #02e0a106
 @patch
-def encode(
+def kl(
     self: VAE,
     x: Tensor,  # Data points, shape `(..., dim)`
-    context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
-) -> tuple[
-    Tensor, Tensor
-]:  # Mean and log-sd of q(z | x), each of shape `(..., latent_dim)`
-    "Parameters of the approximate posterior."
-    x, context = self.read(x, context)
-    mean, log_sd = self.encoder(self.standardize.inverse(x)[0], context).chunk(2, -1)
-    return mean, log_sd.clamp(
-        -10, 10
-    )  # far outside what training visits: keeps exp finite for absurd x
-
-
-@patch(as_prop=True)
-def noise_log_sd(self: VAE) -> Tensor:  # Shape `(dim,)`, data units
-    "Logarithm of the decoder's noise sd, never below that of `min_sd` times the data's sd."
-    floor = self.noise.new_tensor(2 * math.log(self.min_sd))
-    return torch.logaddexp(2 * self.noise, floor) / 2 + self.standardize.log_s
-
-
-@patch
-def decode(
-    self: VAE,
-    z: Tensor,  # Latent points, shape `(..., latent_dim)`
-    context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
-) -> tuple[
-    Tensor, Tensor
-]:  # Mean and log-sd of p(x | z), each of shape `(..., dim)`, data units
-    "Parameters of the decoder's normal law."
-    z, context = self.read(z, context, (self.latent_dim,), 'z')
-    mean, _ = self.standardize(self.decoder(z, context))
-    return mean, self.noise_log_sd.expand_as(mean)
-
-# %% ../nbs/02_vae.ipynb #8b6df1a4
-@patch
-def _draw(self: VAE, mean, log_sd, n_samples, generator) -> Tensor:
-    "`n_samples` draws from the encoder for each example, shape `(n_samples, ..., latent_dim)`; Eq. (eq-vae-reparameterize)."
-    eps = torch.randn(
-        n_samples,
-        *mean.shape,
-        generator=generator,
-        dtype=mean.dtype,
-        device=mean.device,
-    )
-    return mean + log_sd.exp() * eps
-
-
-def _expect_samples(n_samples):
-    if n_samples < 1:
-        raise ValueError(f'n_samples: expected at least 1, got {n_samples}')
-
-# %% ../nbs/02_vae.ipynb #bfd5eb98
-@patch
-def elbo(
-    self: VAE,
-    x: Tensor,  # Data points, shape `(..., dim)`
-    context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
-    n_samples: int = 1,  # Draws of z for each example; more make the estimate less noisy, not tighter
-    generator: torch.Generator | None = None,  # Source of randomness
-) -> Tensor:  # Unbiased estimate in nats, shape `(...)`
-    "The evidence lower bound, Eq. (eq-vae-elbo): the reconstruction by Monte Carlo, the divergence in closed form."
-    _expect_samples(n_samples)
-    x, context = self.read(x, context)
-    mean, log_sd = self.encode(x, context)
-    z = self._draw(mean, log_sd, n_samples, generator)
-    return normal_log_prob(x, *self.decode(z, context)).mean(0) - normal_kl(
-        mean, log_sd
-    ).sum(-1)
-
-
-@patch
-def loss(self: VAE, x: Tensor, context: Tensor | None = None) -> Tensor:
-    "What `fit` minimises: `−elbo` of each example in nats, shape `(...)`, with one draw."
-    return -self.elbo(x, context)
-
-
-@patch
-def kl(self: VAE, x: Tensor, context: Tensor | None = None) -> Tensor:
-    "KL(q(z_i | x) ‖ p(z_i)) of each latent coordinate in nats, shape `(..., latent_dim)`; near 0: the coordinate is not used."
+    context: Tensor | None = None,  # Their context, shape `(..., C)`
+) -> Tensor:  # KL(q(z_i | x) ‖ p(z_i)) in nats, shape `(..., latent_dim)`
+    "Divergence of each latent coordinate; one that stays near 0 is not used."
     return normal_kl(*self.encode(x, context))
 
 
 @patch
-def log_prob(self: VAE, x: Tensor, context: Tensor | None = None) -> Tensor:
-    "Always an error: the integral over z has no closed form."
-    raise NotImplementedError(
-        'a VAE has no exact log_prob, only lower bounds on it: use elbo(x), or bound(x, n_samples) '
-        'with many samples'
-    )
-
-# %% ../nbs/02_vae.ipynb #0eb1aa56
-@patch
-def bound(
+def reconstruct(
     self: VAE,
     x: Tensor,  # Data points, shape `(..., dim)`
-    n_samples: int,  # Number K of importance samples
-    context: Tensor | None = None,  # What the model is conditioned on, shape `(..., C)`
-    generator: torch.Generator | None = None,  # Source of randomness
-) -> Tensor:  # Estimate in nats, shape `(...)`; K = 1 is the ELBO in expectation, K → ∞ the log-likelihood
-    "The importance-weighted bound, Eq. (eq-vae-bound), in chunks: without gradients, memory does not grow with K."
-    _expect_samples(n_samples)
-    x, context = self.read(x, context)
-    mean, log_sd = self.encode(x, context)
-    chunk, total = (
-        max(1, 2**22 // max(1, math.prod(mean.shape[:-1]) * self.widest)),
-        None,
-    )
-    for start in range(0, n_samples, chunk):
-        z = self._draw(mean, log_sd, min(chunk, n_samples - start), generator)
-        log_w = (
-            normal_log_prob(x, *self.decode(z, context))
-            + normal_log_prob(z, *z.new_zeros(2))
-            - normal_log_prob(z, mean, log_sd)
-        )
+    context: Tensor | None = None,  # Their context, shape `(..., C)`
+) -> Tensor:  # Shape `(..., dim)`
+    "The decoder's mean at the encoder's mean: deterministic, without noise."
+    mean, _ = self.encode(x, context)
+    return self.decode(mean, context)[0]
+
+# %% ../nbs/02_vae.ipynb #02e0a107
+def log_weights(
+    model: Autoencoder,  # Gives the decoder's law
+    x: Tensor,  # Data points, shape `(..., dim)`
+    context: Tensor | None,  # Their context, shape `(..., C)`
+    q: tuple[Tensor, Tensor],  # What `model.encode(x, context)` returns
+    n_samples: int,  # How many draws for each point
+    generator: torch.Generator | None,  # Source of randomness
+) -> Tensor:  # Shape `(n_samples, ...)`, nats
+    "Logarithms of the weights `p(x | z) p(z) / q(z | x)` of draws from the encoder."
+    z = draw_normal(*q, n_samples, generator)
+    log_decoder = normal_log_prob(x, *model.decode(z, context))
+    log_prior = normal_log_prob(z, *z.new_zeros(2))
+    return log_decoder + log_prior - normal_log_prob(z, *q)
+
+
+def log_mean_exp(
+    parts: Iterable[
+        Tensor
+    ],  # Log-weights, shape `(k, ...)` each; one is held at a time
+) -> Tensor:  # Shape `(...)`, nats
+    "Logarithm of the mean of all weights, stable for very small ones."
+    total = None
+    count = 0
+    for log_w in parts:
         part = log_w.logsumexp(0)
         total = part if total is None else torch.logaddexp(total, part)
-    return total - math.log(n_samples)
+        count += len(log_w)
+    return total - math.log(count)  # Eq. (eq-vae-bound)
 
-# %% ../nbs/02_vae.ipynb #885bd028
-@patch
-def sample(
-    self: VAE,
-    shape: tuple = (),  # How many samples, in front of the batch shape of `context`
-    context: Tensor
-    | None = None,  # What the samples are conditioned on, shape `(..., C)`
-    temperature: float = 1.0,  # Multiplies both standard deviations, of the prior and of the noise
-    generator: torch.Generator | None = None,  # Source of randomness
-) -> Tensor:  # Samples of shape `(*shape, ..., dim)`, without gradients
-    "Draw z from the prior, then x from the decoder, noise included; Eq. (eq-vae-marginal)."
-    shape, context = self.read_request(shape, context, temperature)
-
-    def draw(n):
-        return temperature * torch.randn(
-            *shape,
-            n,
-            generator=generator,
-            dtype=self.noise.dtype,
-            device=self.noise.device,
-        )
-
-    with torch.no_grad():
-        mean, log_sd = self.decode(draw(self.latent_dim), context)
-        return mean + log_sd.exp() * draw(self.dim)
-
-
-@patch
-def reconstruct(self: VAE, x: Tensor, context: Tensor | None = None) -> Tensor:
-    "The decoder's mean at the encoder's mean, shape `(..., dim)`: deterministic, without noise."
-    return self.decode(self.encode(x, context)[0], context)[0]
+# %% ../nbs/02_vae.ipynb #02e0a108
+def split_draws(n_samples: int, floats: int) -> list[int]:
+    "Sizes of the parts in which draws of `floats` numbers each fit the memory."
+    expect_samples(n_samples)
+    most = max(1, 2**22 // max(1, floats))
+    full, rest = divmod(n_samples, most)
+    return [most] * full + [rest] * (rest > 0)
