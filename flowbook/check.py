@@ -131,7 +131,8 @@ def check_gradients(b: Bijection, z: Tensor, context: Tensor | None = None) -> N
     with torch.no_grad():
         x, _ = b(z, context)
     parameters = [p for p in b.parameters() if p.requires_grad]
-    for name, fn, u in [('forward', b, z), ('inverse', b.inverse, x)]:
+    directions: list = [('forward', b, z), ('inverse', b.inverse, x)]
+    for name, fn, u in directions:
         u = u.detach().requires_grad_()
         v, log_det = fn(u, context)
         total = v.square().sum() + log_det.sum()
@@ -180,7 +181,8 @@ def check_bijection(
     if context is not None:
         context = context.expand(*batch, -1)
     errors = []
-    for name, fn, u in [('forward', b, z), ('inverse', b.inverse, x)]:
+    directions: list = [('forward', b, z), ('inverse', b.inverse, x)]
+    for name, fn, u in directions:
         points = first_points(u.detach(), len(batch), max_points)
         contexts = context
         if context is not None:

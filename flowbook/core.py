@@ -461,8 +461,8 @@ class Flow(Model):
         generator: torch.Generator | None = None,  # Source of randomness
     ) -> tuple[Tensor, Tensor]:  # Samples `(*shape, ..., *event_shape)`, their density
         "Draw samples with gradients and score them, in nats, in the same pass."
-        shape, context = self.read_request(shape, context, temperature)
-        z = self.base.sample(shape, generator)
+        batch, context = self.read_request(shape, context, temperature)
+        z = self.base.sample(batch, generator)
         x, log_det = self.bijection(z * temperature, context)
         log_t = math.log(temperature) * math.prod(self.base.event_shape)
         return x, self.base.log_prob(z) - log_t - log_det
@@ -482,11 +482,13 @@ class Flow(Model):
 class FlowDistribution(torch.distributions.Distribution):
     "A flow, given a context, as a `torch.distributions.Distribution`."
 
-    arg_constraints, has_rsample = {}, True
+    arg_constraints: dict = {}
+    has_rsample = True
 
     def __init__(self, flow: Flow, context: Tensor | None = None):
-        self.flow, self.context = flow, flow.read_context(context)
-        batch = torch.Size() if context is None else self.context.shape[:-1]
+        self.flow = flow
+        self.context = context = flow.read_context(context)
+        batch = torch.Size() if context is None else context.shape[:-1]
         super().__init__(batch, torch.Size(flow.event_shape), validate_args=False)
 
     def log_prob(self, value):

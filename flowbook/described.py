@@ -46,9 +46,11 @@ def recorded(init):
     def wrapper(self, *args, **kwargs):
         if 'built_with' not in self.__dict__:
             name = type(self).__name__
-            args = [plain(v, f'{name}, argument {i}') for i, v in enumerate(args, 1)]
+            args = tuple(
+                plain(v, f'{name}, argument {i}') for i, v in enumerate(args, 1)
+            )
             kwargs = {k: plain(v, f'{name}, argument {k}') for k, v in kwargs.items()}
-            self.__dict__['built_with'] = args, kwargs
+            self.__dict__['built_with'] = list(args), kwargs
         init(self, *args, **kwargs)
 
     return wrapper
@@ -67,7 +69,7 @@ class Described:
         super().__init_subclass__(**kwargs)
         Described.classes[class_key(cls)] = cls
         if '__init__' in cls.__dict__:
-            cls.__init__ = recorded(cls.__init__)
+            cls.__init__ = recorded(cls.__init__)  # type: ignore[method-assign]
 
     def __repr__(self):
         args, kwargs = self.built_with

@@ -140,7 +140,7 @@ def modern_leaf(kind: str, node: dict) -> dict:
 # %% ../nbs/85_format1.ipynb #f0a10012
 def chain(layers: list, then: str, now: str, moves: dict) -> list:
     "The layers of a `Compose`, with each prior of a `Split` as a coupling of its own."
-    found = []
+    found: list = []
     for i, layer in enumerate(layers):
         old = f'{then}layers.{i}.'
         place = f'{now}layers.{len(found)}.'

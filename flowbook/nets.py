@@ -151,7 +151,7 @@ class ConvNet(Described, nn.Module):
         self.blocks = nn.ModuleList(block(self.act, width) for _ in range(blocks))
         self.mix = nn.Conv2d(width, width, 1)
         self.write = nn.Conv2d(width, math.prod(self.n_out), 3, padding=1)
-        self.read_context = None
+        self.read_context: nn.Module | None = None
         start_at_zero(self.write)
         if context_dim:
             self.read_context = nn.Conv2d(context_dim, width, 1, bias=False)
@@ -160,7 +160,7 @@ class ConvNet(Described, nn.Module):
     def layers(self, h: Tensor, context: Tensor | None) -> Tensor:
         "All layers, for one batch dimension, as the convolutions want it."
         h = self.read(h)
-        if context is not None:
+        if self.read_context is not None:
             h = h + self.read_context(context)
         for residual in self.blocks:
             h = h + residual(h)

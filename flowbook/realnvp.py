@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from .core import Compose, Flow, StandardNormal
-from .coupling import alternate, data_end
-from .described import Described
+from .coupling import Elementwise, alternate, data_end
 
 # %% ../nbs/07_realnvp.ipynb #14e9fef2
 def bounded(raw: Tensor, bound: float) -> Tensor:
@@ -23,7 +22,7 @@ def bounded(raw: Tensor, bound: float) -> Tensor:
     return (torch.sigmoid(raw * (2 / bound)) - 0.5) * (2 * bound)  # faster, the same
 
 
-class Affine(Described):
+class Affine(Elementwise):
     "The elementwise map `v = u e^s + t`, Eq. (eq-affine); zeros give the identity."
 
     n_params = 2  # raw log-scale and shift per coordinate
@@ -41,17 +40,11 @@ class Affine(Described):
         raw, t = params.unbind(-1)
         return raw if self.bound is None else bounded(raw, self.bound), t
 
-    def forward(
-        self,
-        u: Tensor,  # Coordinates to change, shape `(..., n)`
-        params: Tensor,  # Their parameters, shape `(..., n, 2)`
-    ) -> tuple[Tensor, Tensor]:  # `v` and `log|dv/du|`, both of shape `(..., n)`
-        "Scale and shift each coordinate; the log-derivative is `s`."
+    def forward(self, u, params):
         log_s, t = self.scale_and_shift(params)
         return torch.addcmul(t, u, log_s.exp()), log_s  # Eq. (eq-affine)
 
-    def inverse(self, v: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        "Undo it: `u` and `log|du/dv|`, both of shape `(..., n)`."
+    def inverse(self, v, params):
         log_s, t = self.scale_and_shift(params)
         return (v - t) * (-log_s).exp(), -log_s  # Eq. (eq-affine-inverse)
 

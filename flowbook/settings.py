@@ -97,7 +97,7 @@ class Several:
         return self.each.parse(text)
 
 # %% ../nbs/86_settings.ipynb #5e770008
-SETTINGS = dict(  # of `fit`
+SETTINGS: dict[str, Number | Choice | Several] = dict(  # of `fit`
     epochs=Number(int, 1),
     batch_size=Number(int, 1),
     epoch_size=Number(int, 1),

@@ -468,7 +468,7 @@ def validate(state: TrainingState, epoch: int, examples: Examples, loss) -> None
 def no_progress(history: History, patience: int | None) -> bool:
     "True when the last `patience` epochs brought no better validation loss."
     best = -1 if history.best_epoch is None else history.best_epoch
-    return bool(patience) and len(history.valid) - 1 - best >= patience
+    return patience is not None and len(history.valid) - 1 - best >= patience
 
 # %% ../nbs/05_train.ipynb #7af52ebe
 def loop(

@@ -160,7 +160,7 @@ class VAE(Autoencoder):
         context: Tensor | None = None,  # Their context, shape `(..., C)`
         generator: torch.Generator | None = None,  # Source of randomness
     ) -> Tensor:  # Estimate in nats, shape `(...)`; K → ∞ gives the log-likelihood
-        "The importance-weighted bound, Eq. (eq-vae-bound), in parts that fit the memory."
+        "The bound of Burda et al. (2016), Eq. (eq-vae-bound), in parts that fit the memory."
         x, context = self.read(x, context)
         q = self.encode(x, context)
         sizes = split_draws(n_samples, q[0].shape[:-1].numel() * self.widest)
@@ -227,9 +227,7 @@ def log_weights(
 
 
 def log_mean_exp(
-    parts: Iterable[
-        Tensor
-    ],  # Log-weights, shape `(k, ...)` each; one is held at a time
+    parts: Iterable[Tensor],  # Log-weights `(k, ...)`, taken one by one
 ) -> Tensor:  # Shape `(...)`, nats
     "Logarithm of the mean of all weights, stable for very small ones."
     total = None
