@@ -25,7 +25,7 @@ setuptools.setup(
     packages=setuptools.find_packages(
         include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]
     ),
-    package_data={cfg['lib_path']: ['assets/**']},
+    package_data={cfg['lib_path']: ['assets/**', 'py.typed']},
     python_requires='>=' + cfg['min_python'],
     install_requires=shlex.split(cfg['requirements']),
     extras_require={

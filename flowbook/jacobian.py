@@ -17,106 +17,117 @@ from .core import expect_event
 from .figures import draw_grid
 
 # %% ../nbs/03_jacobian.ipynb #766c428b
-def _value(f, x: Tensor) -> Tensor:
+def value_of(f: Callable, x: Tensor) -> Tensor:
     "`f(x)`; of a bijection's pair the value, without the log-determinant."
     y = f(x)
     return y[0] if isinstance(y, tuple) else y
 
 
-def _expect_vectors(x: Tensor) -> None:
+def expect_vectors(x: Tensor) -> None:
     "Raise `ValueError` unless `x` holds vectors of floating-point numbers."
     if x.dim() < 1 or not x.is_floating_point():
         raise ValueError(
-            f'x: expected floating-point vectors of shape (..., n), got {x.dtype} of shape {tuple(x.shape)}'
+            'x: expected floating-point vectors of shape (..., n), '
+            f'got {x.dtype} of shape {tuple(x.shape)}'
         )
+
+
+def start_graph(x: Tensor, create_graph: bool) -> Tensor:
+    "`x` as the start of a graph: of the one that it is in if that is to be kept."
+    if create_graph and x.requires_grad:
+        return x
+    return x.detach().requires_grad_()
+
+
+def pull_back(y: Tensor, x: Tensor, v: Tensor, create_graph: bool) -> Tensor:
+    "The product `vᵀJ`, one backward pass; shape of `x`, whose graph leads to `y`."
+    (row,) = torch.autograd.grad(
+        y,
+        x,
+        v,
+        retain_graph=True,
+        create_graph=create_graph,
+        materialize_grads=True,
+    )
+    return row
 
 # %% ../nbs/03_jacobian.ipynb #d04c858b
 def jacobian(
-    f: Callable[
-        [Tensor], Tensor
-    ],  # Maps `(..., n)` to `(..., m)`, each vector by itself; a `Bijection` will do
+    f: Callable[[Tensor], Tensor],  # Maps vectors `(..., n)` to `(..., m)`, one by one
     x: Tensor,  # Where, shape `(..., n)`
-    create_graph: bool = False,  # Keep the graph, so that the result can be differentiated again
+    create_graph: bool = False,  # Whether the result can be differentiated again
 ) -> Tensor:  # `J[..., i, j] = ∂f_i/∂x_j`, shape `(..., m, n)`
-    "The Jacobian matrix of Eq. (eq-jac-matrix) by automatic differentiation: `m` backward passes, one per row."
-    _expect_vectors(x)
+    """Evaluate the Jacobian matrix by automatic differentiation, Eq. (eq-jac-matrix).
+
+    It takes `m` backward passes, one per row; `f` may be a `Bijection`. `ValueError`
+    if `f` does not return one vector for each of `x`."""
+    expect_vectors(x)
     with torch.enable_grad():
-        if not (create_graph and x.requires_grad):
-            x = x.detach().requires_grad_()
-        y = _value(f, x)
+        x = start_graph(x, create_graph)
+        y = value_of(f, x)
         if y.dim() != x.dim() or y.shape[:-1] != x.shape[:-1]:
             raise ValueError(
-                f'f: expected one vector for each of x, shape {(*x.shape[:-1], "m")}, got {tuple(y.shape)}'
+                'f: expected one vector for each of x, '
+                f'shape {(*x.shape[:-1], "m")}, got {tuple(y.shape)}'
             )
         if not y.requires_grad:
             return y.new_zeros(*y.shape, x.shape[-1])  # f is constant
-        rows = [
-            torch.autograd.grad(
-                y,
-                x,
-                e_i.expand_as(y),
-                retain_graph=True,
-                create_graph=create_graph,
-                materialize_grads=True,
-            )[0]
-            for e_i in torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
-        ]
+        basis = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
+        rows = [pull_back(y, x, e_i.expand_as(y), create_graph) for e_i in basis]
     return torch.stack(rows, -2)
 
 # %% ../nbs/03_jacobian.ipynb #2fd43f3c
 def numerical_jacobian(
-    f: Callable[[Tensor], Tensor],  # Maps `(..., n)` to `(..., m)`
+    f: Callable[[Tensor], Tensor],  # Maps vectors `(..., n)` to `(..., m)`, one by one
     x: Tensor,  # Where, shape `(..., n)`
-    h: float
-    | None = None,  # Step; by default the cube root of the machine epsilon of `x`
+    h: float | None = None,  # Step; by default the cube root of the machine epsilon
 ) -> Tensor:  # Shape `(..., m, n)`, with an error of order h² + ε/h
-    "The Jacobian matrix by central differences, Eq. (eq-jac-central): `2n` values of `f` in two calls, no derivatives."
-    _expect_vectors(x)
+    """Evaluate the Jacobian matrix by central differences, Eq. (eq-jac-central).
+
+    It takes `2n` values of `f` in two calls. `ValueError` if `h` is not positive."""
+    expect_vectors(x)
     if h is None:
         h = torch.finfo(x.dtype).eps ** (1 / 3)
     if not h > 0:
         raise ValueError(f'h: expected a positive step, got {h}')
     steps = h * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     x = x.unsqueeze(-2)
-    return ((_value(f, x + steps) - _value(f, x - steps)) / (2 * h)).transpose(-1, -2)
+    rise = value_of(f, x + steps) - value_of(f, x - steps)
+    return (rise / (2 * h)).transpose(-1, -2)  # Eq. (eq-jac-central)
 
 # %% ../nbs/03_jacobian.ipynb #6650842c
 def signed_area(
     p: Tensor,  # Corners of a polygon in order, shape `(..., n, 2)`
 ) -> Tensor:  # Shape `(...)`; positive if the corners run counter-clockwise
-    "Area of a polygon by the shoelace formula, Eq. (eq-jac-shoelace)."
+    "Area of a polygon by the shoelace formula."
     expect_event(p, (2,), 'p')
     q = p.roll(-1, -2)
-    return (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]).sum(-1) / 2
+    terms = p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]
+    return terms.sum(-1) / 2  # Eq. (eq-jac-shoelace)
 
 
 def square_outline(
     n: int = 1,  # Points per side
 ) -> Tensor:  # Shape `(4 n, 2)`, float64
-    "The boundary of the unit square around the origin, counter-clockwise from the lower left corner."
+    "The unit square around the origin, counter-clockwise from its lower left corner."
     t = torch.arange(n, dtype=torch.float64) / n - 0.5
     half = torch.full_like(t, 0.5)
-    return torch.cat(
-        [
-            torch.stack(side, -1)
-            for side in [(t, -half), (half, t), (-t, half), (-half, -t)]
-        ]
-    )
+    sides = [(t, -half), (half, t), (-t, half), (-half, -t)]
+    return torch.cat([torch.stack(side, -1) for side in sides])
 
 # %% ../nbs/03_jacobian.ipynb #c5a7b370
 def area_ratio(
     f: Callable[[Tensor], Tensor],  # A map of the plane, `(..., 2)` to `(..., 2)`
     x: Tensor,  # Centre of the square, shape `(..., 2)`
-    h: float,  # Its side
+    h: float,  # Its side; `ValueError` unless positive
     n: int = 64,  # Points per side on the outline of the image
-) -> Tensor:  # Signed area of the image over h², shape `(...)`; negative if the image is turned over
-    "By what factor `f` changes the area of a small square, measured on a polygon, without derivatives."
+) -> Tensor:  # Signed area over h², `(...)`; negative if the image is turned over
+    "Measure on a polygon by what factor `f` changes the area of a small square."
     expect_event(x, (2,))
     if not h > 0:
         raise ValueError(f'h: expected a positive side, got {h}')
-    image = _value(f, x.unsqueeze(-2) + h * square_outline(n).to(x)) - _value(
-        f, x
-    ).unsqueeze(-2)
+    image = value_of(f, x.unsqueeze(-2) + h * square_outline(n).to(x))
+    image = image - value_of(f, x).unsqueeze(-2)
     return signed_area(image) / h**2
 
 # %% ../nbs/03_jacobian.ipynb #a58355b0
@@ -129,121 +140,125 @@ def draw_square(
 ) -> None:
     "Fill the image of a square under `f`, and dash the image under its Jacobian matrix."
     x = x.detach().cpu().double()
-    ax.fill(
-        *_value(f, x + h * square_outline(32)).detach().T, color=color, alpha=0.55, lw=0
-    )
-    ax.fill(
-        *(_value(f, x) + h * square_outline() @ jacobian(f, x).T).detach().T,
-        fill=False,
-        ls='--',
-        color='black',
-        lw=1.2,
-    )
-    ax.plot(*_value(f, x).detach(), '.', color='black', ms=4)
+    centre = value_of(f, x).detach()
+    image = value_of(f, x + h * square_outline(32)).detach()
+    parallelogram = centre + h * square_outline() @ jacobian(f, x).T
+    ax.fill(*image.T, color=color, alpha=0.55, lw=0)
+    ax.fill(*parallelogram.T, fill=False, ls='--', color='black', lw=1.2)
+    ax.plot(*centre, '.', color='black', ms=4)
+
+# %% ../nbs/03_jacobian.ipynb #03e0a101
+def square_png(
+    f: Callable[[Tensor], Tensor],  # A map of the plane, `(..., 2)` to `(..., 2)`
+    x: Tensor,  # Centre of the square, shape `(2,)`
+    h: float,  # Its side
+    reach: float,  # The grid covers `(-reach, reach)` in both coordinates
+) -> bytes:
+    "A square and its image, each on its grid, as a PNG file."
+    from matplotlib.figure import Figure
+
+    axis = torch.linspace(-reach, reach, 14, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing='xy'), -1)
+    figure = Figure(figsize=(7, 3), layout='constrained')
+    for ax, fn in zip(figure.subplots(1, 2), [lambda z: z, f]):
+        draw_grid(ax, value_of(fn, grid), '#9dbfd6')
+        draw_square(ax, fn, x, h)
+        ax.set_aspect('equal')
+    png = io.BytesIO()
+    figure.savefig(png, format='png', dpi=80, metadata={'Software': None})
+    return png.getvalue()
 
 # %% ../nbs/03_jacobian.ipynb #f03e138a
 def move_square(
     f: Callable[[Tensor], Tensor],  # A map of the plane, `(..., 2)` to `(..., 2)`
     reach: float = 1.3,  # The grid covers `(-reach, reach)` in both coordinates
 ):  # A widget for Jupyter: three sliders, picture, readout
-    "Move and shrink a square and see what a map makes of it; every control only calls `draw_square`."
+    "Move and shrink a square, and see what a map makes of it; needs `ipywidgets`."
     import ipywidgets as w
-    from matplotlib.figure import Figure
 
-    axis = torch.linspace(-reach, reach, 14, dtype=torch.float64)
-    grid = torch.stack(torch.meshgrid(axis, axis, indexing='xy'), -1)
+    def slider(name, value, least):
+        return w.FloatSlider(value, min=least, max=reach, step=0.05, description=name)
+
     sliders = [
-        w.FloatSlider(v, min=a, max=reach, step=0.05, description=name)
-        for name, v, a in [
-            ('z1', 0.0, -reach),
-            ('z2', 0.0, -reach),
-            ('side h', 0.5, 0.05),
-        ]
+        slider('z1', 0.0, -reach),
+        slider('z2', 0.0, -reach),
+        slider('side h', 0.5, 0.05),
     ]
-    picture, status = w.Image(format='png', width=560), w.Label()
+    picture = w.Image(format='png', width=560)
+    status = w.Label()
 
-    def draw(change=None):
-        x, h = (
-            torch.tensor([s.value for s in sliders[:2]], dtype=torch.float64),
-            sliders[2].value,
-        )
-        figure, png = Figure(figsize=(7, 3), layout='constrained'), io.BytesIO()
-        for ax, map in zip(figure.subplots(1, 2), [lambda z: z, f]):
-            draw_grid(ax, _value(map, grid), '#9dbfd6')
-            draw_square(ax, map, x, h)
-            ax.set_aspect('equal')
-        figure.savefig(png, format='png', dpi=80, metadata={'Software': None})
-        picture.value = png.getvalue()
-        status.value = f'area ratio {area_ratio(f, x, h):.4f}, det J {torch.linalg.det(jacobian(f, x)):.4f}'
+    def update(change=None):
+        z1, z2, h = (s.value for s in sliders)
+        x = torch.tensor([z1, z2], dtype=torch.float64)
+        ratio = area_ratio(f, x, h)
+        det = torch.linalg.det(jacobian(f, x))
+        picture.value = square_png(f, x, h, reach)
+        status.value = f'area ratio {ratio:.4f}, det J {det:.4f}'
 
     for s in sliders:
-        s.observe(draw, 'value')
-    draw()
+        s.observe(update, 'value')
+    update()
     return w.VBox([w.HBox(sliders), picture, status])
 
 # %% ../nbs/03_jacobian.ipynb #8df5bc96
 def log_abs_det(
-    f: Callable[
-        [Tensor], Tensor
-    ],  # Maps `(..., n)` to `(..., n)`; a `Bijection` will do
+    f: Callable[[Tensor], Tensor],  # Maps vectors `(..., n)` to `(..., n)`, one by one
     x: Tensor,  # Where, shape `(..., n)`
-    create_graph: bool = False,  # Keep the graph, so that the result can be differentiated again
+    create_graph: bool = False,  # Whether the result can be differentiated again
 ) -> Tensor:  # `log|det J|` in nats, shape `(...)`; -∞ where the matrix is singular
-    "Log-volume change of any map, the slow and general way: `n` backward passes and an elimination of order n³."
+    """Evaluate the log-volume change of any map, the slow and general way.
+
+    It takes `n` backward passes and an elimination of order n³; `f` may be a
+    `Bijection`. `ValueError` if the Jacobian matrix is not square."""
     J = jacobian(f, x, create_graph)
     if J.shape[-1] != J.shape[-2]:
         raise ValueError(
-            f'f: expected as many outputs as inputs, got {J.shape[-2]} for {J.shape[-1]}; '
-            'only a square matrix has a determinant'
+            f'f: expected as many outputs as inputs, got {J.shape[-2]} for '
+            f'{J.shape[-1]}; only a square matrix has a determinant'
         )
     return torch.linalg.slogdet(J).logabsdet
 
-# %% ../nbs/03_jacobian.ipynb #5610fa63
-def hutchinson_trace(
-    f: Callable[
-        [Tensor], Tensor
-    ],  # Maps `(..., n)` to `(..., n)`, each vector by itself
-    x: Tensor,  # Where, shape `(..., n)`
-    n_samples: int = 1,  # Independent estimates, each for one backward pass
-    noise: str = 'rademacher',  # 'rademacher' (±1) or 'normal'
-    generator: torch.Generator | None = None,  # Source of the noise
-    create_graph: bool = False,  # Keep the graph, so that the result can be differentiated again
-) -> Tensor:  # Shape `(n_samples, ...)`: estimates of `tr J`, to be averaged over the first dimension
-    "Unbiased estimates `vᵀJv` of the trace of the Jacobian, Eq. (eq-jac-hutchinson)."
-    _expect_vectors(x)
+# %% ../nbs/03_jacobian.ipynb #03e0a102
+def draw_probes(
+    x: Tensor,  # A tensor of the shape, dtype and device that are wanted
+    n_samples: int,  # How many; `ValueError` below 1
+    noise: str,  # 'rademacher' (±1) or 'normal', else `ValueError`
+    generator: torch.Generator | None,  # Source of randomness
+) -> Tensor:  # Shape `(n_samples, *x.shape)`
+    "Draw random vectors whose coordinates have mean 0 and covariance 1."
     if noise not in ('rademacher', 'normal'):
         raise ValueError(f"noise: expected 'rademacher' or 'normal', got {noise!r}")
     if n_samples < 1:
         raise ValueError(f'n_samples: expected at least 1, got {n_samples}')
+    shape = (n_samples, *x.shape)
     device = x.device if generator is None else generator.device
+    v = torch.randn(shape, generator=generator, dtype=x.dtype, device=device)
+    if noise == 'rademacher':
+        v = torch.where(v < 0, -1.0, 1.0)
+    return v.to(x)
+
+# %% ../nbs/03_jacobian.ipynb #5610fa63
+def hutchinson_trace(
+    f: Callable[[Tensor], Tensor],  # Maps vectors `(..., n)` to `(..., n)`, one by one
+    x: Tensor,  # Where, shape `(..., n)`
+    n_samples: int = 1,  # Independent estimates, each for one backward pass
+    noise: str = 'rademacher',  # 'rademacher' (±1) or 'normal'
+    generator: torch.Generator | None = None,  # Source of the noise
+    create_graph: bool = False,  # Whether the result can be differentiated again
+) -> Tensor:  # Shape `(n_samples, ...)`, to be averaged over the first dimension
+    """Estimate the trace of the Jacobian by `vᵀJv`, without bias (Hutchinson 1989).
+
+    `ValueError` if `f` changes the shape, for an unknown noise, or below 1 sample."""
+    expect_vectors(x)
     with torch.enable_grad():
-        if not (create_graph and x.requires_grad):
-            x = x.detach().requires_grad_()
-        y = _value(f, x)
+        x = start_graph(x, create_graph)
+        y = value_of(f, x)
         if y.shape != x.shape:
             raise ValueError(
                 f'f: expected values of shape {tuple(x.shape)}, got {tuple(y.shape)}'
             )
-        v = torch.randn(
-            (n_samples, *x.shape), generator=generator, dtype=x.dtype, device=device
-        ).to(x.device)
-        if noise == 'rademacher':
-            v = torch.where(v < 0, -1.0, 1.0).to(x)
+        probes = draw_probes(x, n_samples, noise, generator)
         if not y.requires_grad:
-            return torch.zeros_like(v).sum(-1)
-        return torch.stack(
-            [
-                (
-                    torch.autograd.grad(
-                        y,
-                        x,
-                        v_k,
-                        retain_graph=True,
-                        create_graph=create_graph,
-                        materialize_grads=True,
-                    )[0]
-                    * v_k
-                ).sum(-1)
-                for v_k in v
-            ]
-        )
+            return torch.zeros_like(probes).sum(-1)  # f is constant
+        rows = torch.stack([pull_back(y, x, v, create_graph) for v in probes])
+        return (rows * probes).sum(-1)  # Eq. (eq-jac-hutchinson)
