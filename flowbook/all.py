@@ -20,15 +20,15 @@ from flowbook.core import (
     StandardLogistic,
     StandardNormal,
 )
-from .coupling import Additive, Coupling, DiagScale, nice
-from .data import DataError, fashion_mnist, mnist, mnist10k, read_table
+from .coupling import Additive, Coupling, DiagScale, Elementwise, nice
+from .data import fashion_mnist, mnist, mnist10k, read_table
 from .described import Described
 from .figures import draw_density, draw_grid, draw_images, use_style
 from .files import load, save
 from .gan import GAN
 from .glow import ActNorm, GlowStep, InvConv1x1, glow
 from .iaf import iaf
-from .jacobian import hutchinson_trace, jacobian, log_abs_det
+from .jacobian import hutchinson_trace, jacobian
 from .made import MADE, BinaryMADE
 from .multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
 from .nets import MLP, ConvNet
@@ -37,15 +37,13 @@ from flowbook.pixels import (
     LearnedNoise,
     Logit,
     Reshape,
-    bits_per_dim,
     dequantize,
     evaluate_bits,
-    image_bits,
     on_pixels,
 )
 from .realnvp import Affine, realnvp
 from .runs import read_run, shipped
-from .toys import Toy, kl_to_truth, toy, toys
+from .toys import kl_to_truth, toy, toys
 from .train import Diverged, History, evaluate, fit, nll
 from .vae import VAE
 from .variables import Exp, Hinge, push_forward
@@ -72,9 +70,9 @@ __all__ = [
     'Additive',
     'Coupling',
     'DiagScale',
+    'Elementwise',
     'nice',
     # data
-    'DataError',
     'fashion_mnist',
     'mnist',
     'mnist10k',
@@ -101,7 +99,6 @@ __all__ = [
     # jacobian
     'hutchinson_trace',
     'jacobian',
-    'log_abs_det',
     # made
     'MADE',
     'BinaryMADE',
@@ -118,10 +115,8 @@ __all__ = [
     'LearnedNoise',
     'Logit',
     'Reshape',
-    'bits_per_dim',
     'dequantize',
     'evaluate_bits',
-    'image_bits',
     'on_pixels',
     # realnvp
     'Affine',
@@ -130,7 +125,6 @@ __all__ = [
     'read_run',
     'shipped',
     # toys
-    'Toy',
     'kl_to_truth',
     'toy',
     'toys',
