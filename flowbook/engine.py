@@ -48,7 +48,7 @@ class Stair(NamedTuple):
     "Rows of a mask, and which of their columns are open."
 
     rows: slice  # The rows
-    open: int  # All of them are open in the columns before this one
+    full: int  # All of them are open in the columns before this one
     end: int  # All of them are closed from this column on
 
 
@@ -61,8 +61,8 @@ def cut_stairs(mask: Tensor, parts: int) -> list[Stair]:
         if start < stop:
             rows = mask[start:stop]
             end = int((rows.any(0) * count).max())
-            open = int(rows[:, :end].all(0).cumprod(0).sum())
-            stairs.append(Stair(slice(start, stop), open, end))
+            full = int(rows[:, :end].all(0).cumprod(0).sum())
+            stairs.append(Stair(slice(start, stop), full, end))
     return stairs
 
 
@@ -109,11 +109,11 @@ class PrefixProducts(torch.autograd.Function):
             return grad @ (weight * mask), grad_weight, grad_bias, None, None
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         grad_weight = torch.empty_like(weight)
-        for (rows, open, end), part in zip(ctx.stairs, masked):
+        for (rows, full, end), part in zip(ctx.stairs, masked):
             if grad_x is not None:
                 grad_x[:, :end].addmm_(grad[:, rows], part)
             torch.mm(grad[:, rows].T, x[:, :end], out=grad_weight[rows, :end])
-            grad_weight[rows, open:end] *= mask[rows, open:end]
+            grad_weight[rows, full:end] *= mask[rows, full:end]
             grad_weight[rows, end:] = 0
         return grad_x, grad_weight, grad_bias, None, None
 

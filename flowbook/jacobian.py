@@ -260,5 +260,6 @@ def hutchinson_trace(
         probes = draw_probes(x, n_samples, noise, generator)
         if not y.requires_grad:
             return torch.zeros_like(probes).sum(-1)  # f is constant
-        rows = torch.stack([pull_back(y, x, v, create_graph) for v in probes])
-        return (rows * probes).sum(-1)  # Eq. (eq-jac-hutchinson)
+        rows = (pull_back(y, x, v, create_graph) for v in probes)
+        estimates = [(row * v).sum(-1) for row, v in zip(rows, probes)]
+        return torch.stack(estimates)  # Eq. (eq-jac-hutchinson)

@@ -17,9 +17,11 @@ from .core import Bijection, expect_event, sum_event
 # %% ../nbs/04_variables.ipynb #5c69aa9c
 def push_forward(
     log_prob: Callable,  # Log-density of a number `z`, elementwise, nats
-    *branches: Callable,  # The inverses `g(x)`, elementwise; NaN where a branch has no preimage
+    *branches: Callable,  # Inverses `g(x)`, elementwise; NaN where there is no preimage
 ) -> Callable:  # Log-density of `x`, elementwise, nats
-    "Log-density of `x = f(z)` for numbers, Eq. (eq-change-1d), summed over branches as in Eq. (eq-branches)."
+    """Return the log-density of the number `x = f(z)`, Eq. (eq-change-1d).
+
+    Several branches add up as in Eq. (eq-branches). `ValueError` if there is none."""
     if not branches:
         raise ValueError('branches: expected at least one inverse of f, got none')
 
@@ -27,12 +29,10 @@ def push_forward(
         terms = []
         for g in branches:
             z, pull = torch.func.vjp(g, x)
-            (slope,) = pull(
-                torch.ones_like(z)
-            )  # g'(x), because g acts on each number alone
+            (slope,) = pull(torch.ones_like(z))  # g'(x): g acts on each number alone
             term = log_prob(z) + slope.abs().log()  # Eq. (eq-change-1d)
             terms.append(torch.where(z.isnan(), -math.inf, term))
-        return torch.stack(terms).logsumexp(0)
+        return torch.stack(terms).logsumexp(0)  # Eq. (eq-branches)
 
     return log_p
 
@@ -40,79 +40,94 @@ def push_forward(
 class Exp(Bijection):
     "x = e^z for each coordinate: positive data; `Exp()` maps numbers, `Exp(D)` vectors."
 
-    def __init__(self, *shape: int):
+    def __init__(
+        self,
+        *shape: int,  # Shape of an event
+    ):
         super().__init__()
-        self.shape, self.event_dim = shape, len(shape)
+        self.shape = shape
+        self.event_dim = len(shape)
 
-    def forward(self, z, context=None):
+    def forward(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        "Positive numbers of the shape of `z`."
         expect_event(z, self.shape, 'z')
         return z.exp(), sum_event(z, self.event_dim)
 
-    def inverse(self, x, context=None):
+    def inverse(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        "Logarithms; `ValueError` if a number is not above 0."
         expect_event(x, self.shape, 'x')
-        self.expect_positive(x)
+        expect_positive(x)
         z = x.log()
         return z, -sum_event(z, self.event_dim)
 
-    def expect_positive(self, x: Tensor) -> None:
-        "Raise `ValueError` unless all of `x` is above 0."
-        if torch.compiler.is_compiling() or x.numel() == 0:
-            return
-        try:
-            positive = bool(x.min() > 0)
-        except RuntimeError:
-            return  # within torch.func.vmap no value can be looked at
-        if not positive:
-            raise ValueError(
-                f'x: expected numbers above 0, got a smallest of {x.min().item():.4g}; '
-                'data with zeros need a shift first'
-            )
+# %% ../nbs/04_variables.ipynb #04e0a101
+def expect_positive(x: Tensor) -> None:
+    "Raise `ValueError` unless all of `x` is above 0."
+    if torch.compiler.is_compiling() or x.numel() == 0:
+        return
+    try:
+        positive = bool(x.min() > 0)
+    except RuntimeError:
+        return  # within torch.func.vmap no value can be looked at
+    if not positive:
+        raise ValueError(
+            f'x: expected numbers above 0, got a smallest of {x.min().item():.4g}; '
+            'data with zeros need a shift first'
+        )
 
 # %% ../nbs/04_variables.ipynb #ee7391a7
+def hinge(
+    u: Tensor,  # Where, shape `(..., D)`
+    left: Tensor,  # Logarithm of the slope on the far left, shape `(D,)`
+    right: Tensor,  # Logarithm of the slope on the far right, shape `(D,)`
+    width: Tensor,  # Width of the corner, which is at 0, shape `(D,)`
+) -> tuple[Tensor, Tensor]:  # The value and the logarithm of its slope, `(..., D)` each
+    "A function that bends once."
+    root = (u * u + width * width).sqrt()
+    v = (right.exp() * (root + u) - left.exp() * (root - u)) / 2  # Eq. (eq-hinge)
+    slope = (right.exp() * (1 + u / root) + left.exp() * (1 - u / root)) / 2
+    return v, slope.log()
+
+# %% ../nbs/04_variables.ipynb #04e0a102
 class Hinge(Bijection):
     "Bend each coordinate smoothly at one point, Eq. (eq-hinge); starts as the identity."
 
     def __init__(
         self,
         at: list,  # Where each of the D coordinates bends
-        width: float = 1.0,  # Width of the rounded corner
+        width: float = 1.0,  # Width of the rounded corner, above 0
     ):
         super().__init__()
         if not at:
             raise ValueError('at: expected one number for each coordinate, got none')
         if not width > 0:
             raise ValueError(f'width: expected a number above 0, got {width}')
-        zero, at = (
-            torch.zeros(len(at)),
-            torch.tensor(at, dtype=torch.get_default_dtype()),
-        )
-        self.at, self.onto = nn.Parameter(at.clone()), nn.Parameter(at.clone())
-        self.left, self.right = (
-            nn.Parameter(zero.clone()),
-            nn.Parameter(zero.clone()),
-        )  # logarithms of the slopes
+        where = torch.tensor(at, dtype=torch.get_default_dtype())
+        zero = torch.zeros(len(at))
+        self.at = nn.Parameter(where.clone())
+        self.onto = nn.Parameter(where.clone())
+        self.left = nn.Parameter(zero.clone())  # logarithms of the slopes
+        self.right = nn.Parameter(zero.clone())
         self.log_width = nn.Parameter(zero + math.log(width))
 
-    @staticmethod
-    def bend(
-        u: Tensor, left: Tensor, right: Tensor, w: Tensor
+    def forward(
+        self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        "A hinge at 0 and the logarithm of its slope."
-        root = (u * u + w * w).sqrt()
-        v = (right.exp() * (root + u) - left.exp() * (root - u)) / 2  # Eq. (eq-hinge)
-        return v, (
-            (right.exp() * (1 + u / root) + left.exp() * (1 - u / root)) / 2
-        ).log()
-
-    def forward(self, z, context=None):
+        "Vectors `(..., D)`, bent at `at`."
         expect_event(z, self.at.shape, 'z')
-        v, log_slope = self.bend(
-            z - self.at, self.left, self.right, self.log_width.exp()
-        )
+        width = self.log_width.exp()
+        v, log_slope = hinge(z - self.at, self.left, self.right, width)
         return self.onto + v, log_slope.sum(-1)
 
-    def inverse(self, x, context=None):
+    def inverse(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        "The same function with the slopes inverted: a hinge undoes a hinge."
         expect_event(x, self.at.shape, 'x')
-        w = (self.log_width + (self.left + self.right) / 2).exp()
-        u, log_slope = self.bend(x - self.onto, -self.left, -self.right, w)
+        width = (self.log_width + (self.left + self.right) / 2).exp()
+        u, log_slope = hinge(x - self.onto, -self.left, -self.right, width)
         return self.at + u, log_slope.sum(-1)
