@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../nbs/99_all.ipynb #ee3620ad
-from .autoregressive import Autoregressive, maf
 from .check import BijectionError, check_bijection
 from flowbook.core import (
     Base,
@@ -20,18 +19,39 @@ from flowbook.core import (
     StandardLogistic,
     StandardNormal,
 )
-from .coupling import Additive, Coupling, DiagScale, Elementwise, nice
-from .data import fashion_mnist, mnist, mnist10k, read_table
 from .described import Described
-from .figures import draw_density, draw_grid, draw_images, use_style
-from .files import load, save
+from .nets import MLP, ConvNet
+
+__all__ = [
+    'Base', 'Bijection', 'BijectionError', 'Compose', 'ConvNet', 'Described',
+    'Flow', 'Invert', 'MLP', 'Model', 'Permute', 'StandardLogistic',
+    'StandardNormal', 'Standardize', 'check_bijection',
+]  # fmt: skip
+
+# %% ../nbs/99_all.ipynb #a11c0011
+from .autoregressive import Autoregressive, maf
+from .coupling import Additive, Coupling, DiagScale, Elementwise, nice
 from .gan import GAN
 from .glow import ActNorm, GlowStep, InvConv1x1, glow
 from .iaf import iaf
-from .jacobian import hutchinson_trace, jacobian
 from .made import MADE, BinaryMADE
 from .multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
-from .nets import MLP, ConvNet
+from .realnvp import Affine, realnvp
+from .vae import VAE
+from .variables import Exp, Hinge, push_forward
+
+__all__ += [
+    'ActNorm', 'Additive', 'Affine', 'Autoregressive', 'BinaryMADE',
+    'CheckerboardCoupling', 'Coupling', 'DiagScale', 'Elementwise', 'Exp', 'GAN',
+    'GlowStep', 'Hinge', 'InvConv1x1', 'MADE', 'Split', 'Squeeze', 'VAE', 'glow',
+    'iaf', 'maf', 'nice', 'push_forward', 'realnvp', 'realnvp_images',
+]  # fmt: skip
+
+# %% ../nbs/99_all.ipynb #a11c0021
+from .data import fashion_mnist, mnist, mnist10k, read_table
+from .figures import draw_density, draw_grid, draw_images, use_style
+from .files import load, save
+from .jacobian import hutchinson_trace, jacobian
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
@@ -41,103 +61,14 @@ from flowbook.pixels import (
     evaluate_bits,
     on_pixels,
 )
-from .realnvp import Affine, realnvp
 from .runs import read_run, shipped
 from .toys import kl_to_truth, toy, toys
 from .train import Diverged, History, evaluate, fit, nll
-from .vae import VAE
-from .variables import Exp, Hinge, push_forward
 
-__all__ = [
-    # autoregressive
-    'Autoregressive',
-    'maf',
-    # check
-    'BijectionError',
-    'check_bijection',
-    # core
-    'Base',
-    'Bijection',
-    'Compose',
-    'Flow',
-    'Invert',
-    'Model',
-    'Permute',
-    'Standardize',
-    'StandardLogistic',
-    'StandardNormal',
-    # coupling
-    'Additive',
-    'Coupling',
-    'DiagScale',
-    'Elementwise',
-    'nice',
-    # data
-    'fashion_mnist',
-    'mnist',
-    'mnist10k',
-    'read_table',
-    # described
-    'Described',
-    # figures
-    'draw_density',
-    'draw_grid',
-    'draw_images',
-    'use_style',
-    # files
-    'load',
-    'save',
-    # gan
-    'GAN',
-    # glow
-    'ActNorm',
-    'GlowStep',
-    'InvConv1x1',
-    'glow',
-    # iaf
-    'iaf',
-    # jacobian
-    'hutchinson_trace',
-    'jacobian',
-    # made
-    'MADE',
-    'BinaryMADE',
-    # multiscale
-    'CheckerboardCoupling',
-    'Split',
-    'Squeeze',
-    'realnvp_images',
-    # nets
-    'MLP',
-    'ConvNet',
-    # pixels
-    'Dequantized',
-    'LearnedNoise',
-    'Logit',
-    'Reshape',
-    'dequantize',
-    'evaluate_bits',
-    'on_pixels',
-    # realnvp
-    'Affine',
-    'realnvp',
-    # runs
-    'read_run',
-    'shipped',
-    # toys
-    'kl_to_truth',
-    'toy',
-    'toys',
-    # train
-    'Diverged',
-    'History',
-    'evaluate',
-    'fit',
-    'nll',
-    # vae
-    'VAE',
-    # variables
-    'Exp',
-    'Hinge',
-    'push_forward',
-]
+__all__ += [
+    'Dequantized', 'Diverged', 'History', 'LearnedNoise', 'Logit', 'Reshape',
+    'dequantize', 'draw_density', 'draw_grid', 'draw_images', 'evaluate',
+    'evaluate_bits', 'fashion_mnist', 'fit', 'hutchinson_trace', 'jacobian',
+    'kl_to_truth', 'load', 'mnist', 'mnist10k', 'nll', 'on_pixels', 'read_run',
+    'read_table', 'save', 'shipped', 'toy', 'toys', 'use_style',
+]  # fmt: skip

@@ -50,7 +50,7 @@ def difference(a: Tensor, b: Tensor) -> float:
     error = ((a - b).abs() / b.abs().clamp(min=1)).max().item()
     return error if math.isfinite(error) else math.inf
 
-
+# %% ../nbs/00b_check.ipynb #19b1c053
 def require(good: bool, message: str) -> None:
     "Raise `BijectionError` with `message` unless `good`."
     if not good:
@@ -62,7 +62,7 @@ def slope(fn, x: Tensor, v: Tensor, step: float) -> Tensor:
     ahead, behind = fn(x + step * v)[0], fn(x - step * v)[0]
     return (ahead - behind).flatten() / (2 * step)
 
-
+# %% ../nbs/00b_check.ipynb #fb2bd8bf
 def check_direction(
     fn,  # `forward` or `inverse` of a bijection
     x: Tensor,  # Events, shape `(n, *event)`
@@ -125,7 +125,7 @@ def check_state(b: Bijection, z: Tensor, context: Tensor | None = None) -> None:
     found = x.dtype, log_det.dtype
     require(found == (other, other), f'state: .to({other}) gives {x.dtype}, {found[1]}')
 
-
+# %% ../nbs/00b_check.ipynb #9894472c
 def check_gradients(b: Bijection, z: Tensor, context: Tensor | None = None) -> None:
     "Raise `BijectionError` unless both directions have finite gradients."
     with torch.no_grad():

@@ -71,7 +71,7 @@ def sum_event(
     "Sum over the trailing `event_dim` dimensions."
     return t.flatten(-event_dim).sum(-1) if event_dim else t
 
-
+# %% ../nbs/00_core.ipynb #e0b294b9
 def expect_event(
     x: Tensor,  # A tensor given by the user
     shape: tuple,  # The event shape it must end in
@@ -245,7 +245,7 @@ class StandardNormal(Base):
     def draw(self, shape, generator, dtype, device):
         return torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
-
+# %% ../nbs/00_core.ipynb #7270f213
 class StandardLogistic(Base):
     "Independent standard logistic coordinates (Dinh et al. 2014), the right half of Eq. (eq-base)."
 
@@ -270,7 +270,7 @@ def as_tensor(
         raise ValueError(f'{name}: expected real numbers, got {value.dtype}')
     return value
 
-
+# %% ../nbs/00_core.ipynb #1a4cec35
 def as_array(value, name: str) -> np.ndarray:
     "Numbers in any container as an array that torch can take over."
     try:
@@ -303,7 +303,7 @@ def share_batch(x: Tensor, context: Tensor, event: tuple, name: str) -> tuple:
         ) from None
     return x.expand(*batch, *event), context.expand(*batch, -1)
 
-
+# %% ../nbs/00_core.ipynb #347aa36a
 def expect_context(context: Tensor | None, sizes: set) -> None:
     "Raise `ValueError` unless a context is there exactly if layers read one of its size."
     if context is None and not sizes:
@@ -320,7 +320,7 @@ def expect_context(context: Tensor | None, sizes: set) -> None:
             'a class is given as one-hot numbers'
         )
 
-
+# %% ../nbs/00_core.ipynb #01849637
 def expect_noise(x: Tensor, name: str) -> None:
     "Raise `ValueError` for images of whole numbers, which have no density."
     if not x.is_floating_point():
@@ -329,7 +329,7 @@ def expect_noise(x: Tensor, name: str) -> None:
             'give dequantize(images), or call evaluate_bits'
         )
 
-
+# %% ../nbs/00_core.ipynb #deaffa54
 def as_shape(shape) -> tuple:
     "How many samples, a number or several, as a tuple; `ValueError` otherwise."
     given = shape if isinstance(shape, (tuple, list)) else [shape]
@@ -341,7 +341,7 @@ def as_shape(shape) -> tuple:
         raise ValueError(f'shape: expected no number below 0, got {numbers}')
     return numbers
 
-
+# %% ../nbs/00_core.ipynb #77d12835
 def expect_temperature(temperature) -> None:
     "Raise `ValueError` unless `temperature` is a finite number above 0."
     try:
@@ -519,7 +519,7 @@ def trace(
         log_det = log_det + ld
         yield z, log_det
 
-
+# %% ../nbs/00_core.ipynb #5c513175
 @patch
 def distribution(self: Flow, context: Tensor | None = None) -> FlowDistribution:
     "The flow as a `torch.distributions.Distribution`."

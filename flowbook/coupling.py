@@ -42,7 +42,7 @@ class Elementwise(Described):
         "Back: `u` and `log|du/dv|`, both of shape `(..., n)`."
         raise NotImplementedError(f'{type(self).__name__} defines no inverse')
 
-
+# %% ../nbs/06_coupling.ipynb #29a9b5c4
 class Additive(Elementwise):
     "The map `v = u + t`, whose derivative is 1; Eq. (eq-additive)."
 
@@ -66,7 +66,7 @@ def conditioner(net, kind, n_read: int, shape: tuple, options: dict) -> nn.Modul
         )
     return net
 
-
+# %% ../nbs/06_coupling.ipynb #24ae6f86
 def expect_halves(size: int, axis: int) -> None:
     "Raise `ValueError` unless there are two halves along a known axis."
     if axis not in (-1, -3):
@@ -172,7 +172,7 @@ def data_end(
         layers.append(Standardize(dim))
     return layers
 
-
+# %% ../nbs/06_coupling.ipynb #d19ffe33
 def alternate(layers: int, dim: int, elementwise: Elementwise, options: dict) -> list:
     "So many couplings, whose halves take turns."
     return [

@@ -76,7 +76,7 @@ class Described:
         shown = [repr(a) for a in args] + [f'{k}={v!r}' for k, v in kwargs.items()]
         return f'{type(self).__name__}({", ".join(shown)})'
 
-
+# %% ../nbs/83_described.ipynb #df88a6d3
 def class_key(cls: type) -> str:
     "The name under which files know a class."
     return f'{cls.__module__}.{cls.__qualname__}'
@@ -93,7 +93,7 @@ def describe(thing) -> Any:
         }
     return [describe(t) for t in thing] if isinstance(thing, (list, tuple)) else thing
 
-
+# %% ../nbs/83_described.ipynb #37645d45
 def build(description) -> Any:
     "The inverse of `describe`; `ValueError` for a class that is not known."
     if isinstance(description, list):
@@ -103,7 +103,7 @@ def build(description) -> Any:
     kwargs = {k: build(v) for k, v in description['kwargs'].items()}
     return known_class(description['class'])(*build(description['args']), **kwargs)
 
-
+# %% ../nbs/83_described.ipynb #b9ac70ae
 def known_class(key) -> type:
     "The class that a file calls `key`; modules of flowbook itself are imported for it."
     if re.fullmatch(r'flowbook(\.[a-z]\w*)+\.\w+', str(key)):

@@ -187,7 +187,8 @@ def by_steps(
     for (hidden, last, params, x), latent in zip(block.steps, z):
         for weight, source, target in hidden:
             act(target.addmm_(weight, source))
-        last.target.addmm_(last.weight, last.source)
+        weight, source, target = last
+        target.addmm_(weight, source)
         new, log_derivative = transform(latent, params)
         x.copy_(new)
         log_derivatives.append(log_derivative)
@@ -222,16 +223,19 @@ def by_sweeps(
     return log_derivatives.T
 
 # %% ../nbs/82_engine.ipynb #e820001a
+WAYS = dict(steps=by_steps, sweeps=by_sweeps)
+
+
 def choose(
     dim: int,  # Number of coordinates
     batch: int,  # Number of points
-) -> tuple[Callable, int]:  # `by_steps` or `by_sweeps`, and the size of a block
+) -> tuple[str, int]:  # 'steps' or 'sweeps', and coordinates in a block
     "How to fill in a batch."
     if batch == 1 and dim > 16:
-        return by_sweeps, 32 if dim <= 128 else 128
+        return 'sweeps', 32 if dim <= 128 else 128
     if dim <= 128:
-        return by_steps, 16 if batch <= 256 else 8
-    return by_sweeps, 64 if batch <= 256 else 32
+        return 'steps', 16 if batch <= 256 else 8
+    return 'sweeps', 64 if batch <= 256 else 32
 
 # %% ../nbs/82_engine.ipynb #e820001c
 class MaskedNetwork(Protocol):
@@ -259,7 +263,7 @@ class Solvable(Protocol):
 class Request(NamedTuple):
     "What a workspace is built for."
 
-    way: Callable  # `by_steps` or `by_sweeps`
+    way: str  # 'steps' or 'sweeps'
     size: int  # Coordinates in a block
     batch: int  # Number of points
     dtype: torch.dtype
@@ -328,12 +332,12 @@ class Workspace:
         *hidden, last = self.products(self.rows(i, i + 1), columns)
         return Step(hidden, last, self.params[:, i], self.x[i])
 
-    def block(self, start: int, stop: int, way: Callable) -> Block:
+    def block(self, start: int, stop: int, way: str) -> Block:
         "The coordinates from `start` to `stop`."
         rows = self.rows(start, stop)
         before = self.products(rows, self.columns(0, start, start)) if start else []
         x = self.x[start:stop].T
-        if way is by_steps:
+        if way == 'steps':
             steps = [self.step(start, i) for i in range(start, stop)]
             return Block(before, steps, [], x)
         inside = []
@@ -380,12 +384,7 @@ class Workspaces:
 
     @contextmanager
     def lend(
-        self,
-        net: MaskedNetwork,
-        way: Callable,
-        size: int,
-        batch: int,
-        dtype: torch.dtype,
+        self, net: MaskedNetwork, way: str, size: int, batch: int, dtype: torch.dtype
     ) -> Iterator[Workspace]:
         "A workspace for one use."
         weights = [layer.weight for layer in net.stack()]  # each is read once: it may
@@ -417,16 +416,17 @@ def solve(
     layer: Solvable,
     workspace: Workspace,
     z: Tensor,  # Latents in generation order, shape `(n, dim)`
-    way: Callable,  # `by_steps` or `by_sweeps`
+    way: str,  # 'steps' or 'sweeps'
     size: int,  # Coordinates in a block
 ) -> tuple[Tensor, Tensor]:  # Data points and log-derivatives, `(n, dim)`
     "Fill in a workspace that holds the biases."
     act = IN_PLACE[type(layer.net.act)]
+    fill_block = WAYS[way]
     log_derivatives = []
     for block, latents in zip(workspace.blocks, z.T.contiguous().split(size)):
         for weight, source, target in block.before:
             target.addmm_(weight, source)
-        log_derivatives.append(way(layer, block, latents, act))
+        log_derivatives.append(fill_block(layer, block, latents, act))
     return workspace.x.T.clone(), torch.cat(log_derivatives).T
 
 # %% ../nbs/82_engine.ipynb #e8200023
@@ -434,7 +434,7 @@ def fill_in_blocks(
     layer: Solvable,  # Such as an `Autoregressive`
     z: Tensor,  # Latents in generation order, shape `(n, dim)`
     context_bias: Tensor | None = None,  # Added to the first layer, `(n, hidden[0])`
-    way: Callable | None = None,  # `by_steps`, `by_sweeps`, or None to `choose`
+    way: str | None = None,  # 'steps', 'sweeps', or None to `choose`
     size: int | None = None,  # Coordinates in a block; needed with `way`
 ) -> tuple[Tensor, Tensor]:  # Data points and log-derivatives in nats, `(n, dim)`
     "Solve `x = τ(z; params(x))` exactly and without gradients; `ValueError` for hooks."
@@ -446,7 +446,7 @@ def fill_in_blocks(
         with layer.workspaces.lend(layer.net, way, size, batch, dtype) as workspace:
             workspace.start(context_bias)
             x, log_derivatives = solve(layer, workspace, z, way, size)
-        overflow = way is by_sweeps and not x.isfinite().all()
+        overflow = way == 'sweeps' and not x.isfinite().all()
     if overflow:
         return redo_by_steps(layer, z, context_bias, size)
     return x.clone(), log_derivatives.clone()  # no longer inference tensors
@@ -456,4 +456,4 @@ def redo_by_steps(
     layer: Solvable, z: Tensor, context_bias: Tensor | None, size: int
 ) -> tuple[Tensor, Tensor]:
     "Fill in again after an overflow: in a guess, `inf * 0` spoils what no path reaches."
-    return fill_in_blocks(layer, z, context_bias, by_steps, size)
+    return fill_in_blocks(layer, z, context_bias, 'steps', size)

@@ -42,7 +42,7 @@ def write_bytes(path, data: bytes) -> None:
         except OSError:
             pass  # a path that cannot be written has no part either
 
-
+# %% ../nbs/84_files.ipynb #27414807
 def write_tensors(path, tensors: dict, meta: dict) -> None:
     "Write a safetensors file with JSON metadata, whole or not at all."
     from safetensors.torch import save
@@ -69,7 +69,7 @@ def read_tensors(path) -> tuple[dict, dict]:
         raise ValueError(f'{path}: a safetensors file, but not one that flowbook wrote')
     return tensors, read_meta(path, meta['flowbook'])
 
-
+# %% ../nbs/84_files.ipynb #ad208901
 def read_meta(path, text: str) -> dict:
     "The metadata of a file; `ValueError` if they are damaged or of a later format."
     try:
@@ -147,7 +147,7 @@ def build_model(path, meta: dict) -> Model:
             f'{path}: cannot be built from its description: {type(e).__name__}: {e}'
         ) from e
 
-
+# %% ../nbs/84_files.ipynb #42971dba
 def fill(model: Model, path, tensors: dict) -> None:
     "Give a model the tensors of its file; `ValueError` if they do not fit."
     try:

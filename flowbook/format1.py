@@ -76,7 +76,7 @@ def coupling_of_vectors(node: dict) -> dict:
         net = network(net, dim, elementwise, flip, given.get('context_dim', 0))
     return new('Coupling', dim, modern(elementwise), modern(net), flip=flip)
 
-
+# %% ../nbs/85_format1.ipynb #8da2a2f9
 def network(
     node: dict, dim: int, elementwise: dict, flip: bool, context_dim: int
 ) -> dict:
@@ -87,7 +87,7 @@ def network(
     n_in = given.pop('n_in') - context_dim
     return new('MLP', n_in, shape, context_dim=context_dim, **given)
 
-
+# %% ../nbs/85_format1.ipynb #5f59ed45
 def coupling_of_images(node: dict) -> dict:
     "Today's coupling for one of the two on images."
     given = arguments(node)
@@ -100,7 +100,11 @@ def coupling_of_images(node: dict) -> dict:
 
 # %% ../nbs/85_format1.ipynb #f0a10009
 CONTAINERS = ('Flow', 'Dequantized', 'Invert', 'Split')
+
+
 ON_VECTORS = ('AdditiveCoupling', 'AffineCoupling', 'Coupling')
+
+
 ON_IMAGES = ('ChannelCoupling', 'CheckerboardCoupling')
 
 
@@ -126,7 +130,7 @@ def modern(node, then: str = '', now: str = '', moves: dict | None = None):
         return coupling_of_images(node)
     return modern_leaf(kind, node)
 
-
+# %% ../nbs/85_format1.ipynb #ac45a14d
 def modern_leaf(kind: str, node: dict) -> dict:
     "A description of what holds no layers."
     if kind == 'MLP':

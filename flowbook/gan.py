@@ -6,6 +6,8 @@
 __all__ = ['GAN', 'modes_hit']
 
 # %% ../nbs/01_gan.ipynb #cfd4b2cd
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -78,9 +80,11 @@ class AdversarialPair(Model):
         self.saturating = saturating
         self.base = StandardNormal(latent_dim)
         self.standardize = Standardize(dim)
-        options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
-        self.generator = MLP(latent_dim, dim, zero=False, **options)
-        self.discriminator = MLP(dim, 1, **options)  # starts at logit 0: undecided
+        network = partial(
+            MLP, hidden=hidden, activation=activation, context_dim=context_dim
+        )
+        self.generator = network(latent_dim, dim, zero=False)
+        self.discriminator = network(dim, 1)  # starts at logit 0: undecided
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         "Measure mean and scale of the data, so that both networks see unit size."

@@ -33,7 +33,7 @@ def start_at_zero(*layers: nn.Module) -> None:
         for p in layer.parameters():
             nn.init.zeros_(p)
 
-
+# %% ../nbs/00c_nets.ipynb #c2f12625
 def expect_widths(hidden) -> list:
     "The widths of hidden layers as a list; `ValueError` unless they are whole numbers from 1."
     good = isinstance(hidden, (list, tuple))
@@ -89,7 +89,7 @@ class MLP(Described, nn.Module):
             h = torch.cat([h, context.expand(*h.shape[:-1], -1)], -1)
         return self.layers(h).unflatten(-1, self.n_out)
 
-
+# %% ../nbs/00c_nets.ipynb #95e68f7e
 def expect_context(context: Tensor | None, context_dim: int) -> Tensor:
     "The context; `ValueError` unless it has shape `(..., context_dim)`."
     if context is None:
@@ -112,7 +112,7 @@ def block(act: nn.Module, width: int) -> nn.Module:
     wide = nn.Conv2d(width, width, 3, padding=1)
     return nn.Sequential(act, wide, act, nn.Conv2d(width, width, 1))
 
-
+# %% ../nbs/00c_nets.ipynb #a137e7f9
 def context_planes(context: Tensor | None, context_dim: int, batch: tuple):
     "The context as `(n, context_dim, h or 1, w or 1)`; None if none is read."
     if not context_dim:

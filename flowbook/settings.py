@@ -69,7 +69,7 @@ class Choice:
         "A word of the command line."
         return text
 
-
+# %% ../nbs/86_settings.ipynb #2ebc95bc
 @dataclass(frozen=True)
 class Several:
     "What a setting may be: a list of numbers of one kind."

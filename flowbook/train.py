@@ -84,7 +84,7 @@ def check_data(
         raise ValueError(f'data: expected shape (n, {wanted}), got {tuple(x.shape)}')
     return x
 
-
+# %% ../nbs/05_train.ipynb #37c15920
 def expect_finite_rows(x: Tensor) -> None:
     "Raise `ValueError` with the first row that holds NaN or infinity."
     if not x.is_floating_point() or torch.isfinite(x).all():
@@ -149,7 +149,7 @@ def finite(*tensors: Tensor) -> bool:
     "Whether all numbers in all tensors are finite."
     return all(bool(torch.isfinite(t).all()) for t in tensors)
 
-
+# %% ../nbs/05_train.ipynb #ac6cd6c7
 @torch.no_grad()
 def first_nonfinite(
     model: Model,  # The model
@@ -182,7 +182,7 @@ def settle_players(model: Model, loss: Callable | None) -> list:
         for name, parameters, its_loss in own
     ]
 
-
+# %% ../nbs/05_train.ipynb #fc6840c3
 def settle_valid(valid, players: list):
     "What `valid=None` stands for; a game has no single loss that could be validated."
     if valid is not None and not isinstance(valid, numbers.Real):
@@ -195,7 +195,7 @@ def settle_valid(valid, players: list):
         )
     return 0
 
-
+# %% ../nbs/05_train.ipynb #52048250
 def settle_device(device: str | None) -> torch.device:
     "The device to train on; `ValueError` if this machine has none of that name."
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -226,7 +226,7 @@ def settle_context(model: Model, data, context, valid, valid_context) -> tuple:
     expect_rows('valid_context', valid_context, valid)
     return context, valid_context
 
-
+# %% ../nbs/05_train.ipynb #73306105
 def expect_rows(name: str, context: Tensor | None, x) -> None:
     "Raise `ValueError` unless there is a finite row of `context` for each of `x`."
     if context is not None and (len(context) != len(x) or not finite(context)):
@@ -275,7 +275,7 @@ def gather(model, data, context, valid, valid_context, prepare, epoch_size) -> E
         held = prepare(held)
     return Examples(x, context, held, held_context, draw, prepare)
 
-
+# %% ../nbs/05_train.ipynb #4809ae1d
 def split_off(x: Tensor, context: Tensor | None, share: float) -> tuple:
     "A random share of examples and contexts, and the rest."
     n = max(1, round(share * len(x)))
@@ -286,6 +286,31 @@ def split_off(x: Tensor, context: Tensor | None, share: float) -> tuple:
     order = torch.randperm(len(x))
     parts = order[:n], order[n:]
     return tuple((x[i], None if context is None else context[i]) for i in parts)
+
+# %% ../nbs/05_train.ipynb #bb8aed8d
+def flatten(groups: dict) -> dict:
+    "Tensors of several groups by `group/name`, as copies."
+    return {f'{g}/{k}': t.clone() for g in groups for k, t in groups[g].items()}
+
+
+def unflatten(tensors: dict) -> dict:
+    "The groups again."
+    groups: dict = {}
+    for name, t in tensors.items():
+        group, key = name.split('/', 1)
+        groups.setdefault(group, {})[key] = t
+    return groups
+
+
+def expect_same_run(path, meta: dict, config: dict) -> None:
+    "Raise `ValueError` unless a checkpoint is of a run with the same settings."
+    then = meta.get('config', {})
+    changed = {k: (v, config.get(k)) for k, v in then.items() if v != config.get(k)}
+    if changed or 'history' not in meta:
+        raise ValueError(
+            f'{path}: a checkpoint of another run; then and now: {changed}. '
+            'Delete it or choose another path'
+        )
 
 # %% ../nbs/05_train.ipynb #bb8aed8e
 class TrainingState:
@@ -311,53 +336,33 @@ class TrainingState:
 
     def save(self, path) -> None:
         "Write a checkpoint, whole or not at all."
-        adam = self.optimizer.state_dict()['state']
         groups = {
             'flow': self.model.state_dict(),
             'average': self.average.state_dict(),
             'best': self.best or {},
-            **{f'adam{i}': state for i, state in adam.items()},
         }
-        tensors = {f'{g}/{k}': t.clone() for g in groups for k, t in groups[g].items()}
-        history = asdict(self.history)
-        write_tensors(
-            path, tensors, dict(format=FORMAT, history=history, config=self.config)
-        )
+        for i, state in self.optimizer.state_dict()['state'].items():
+            groups[f'adam{i}'] = state
+        meta = dict(format=FORMAT, history=asdict(self.history), config=self.config)
+        write_tensors(path, flatten(groups), meta)
 
     def load(self, path) -> None:
         "Go on from a checkpoint; `ValueError` if it is of another run."
         tensors, meta = read_tensors(path)
-        self.expect_same_run(path, meta)
-        groups: dict = {}
-        for name, t in tensors.items():
-            group, key = name.split('/', 1)
-            groups.setdefault(group, {})[key] = t
+        expect_same_run(path, meta, self.config)
+        groups = unflatten(tensors)
         try:
             self.model.load_state_dict(groups['flow'])
         except RuntimeError as e:
             raise ValueError(f'{path}: a checkpoint of another flow: {e}') from None
         self.average.load_state_dict(groups['average'])
         self.best = groups.get('best')
-        adam = {
-            i: groups.get(f'adam{i}') for i, _ in enumerate(self.model.parameters())
-        }
-        adam = {i: state for i, state in adam.items() if state is not None}
+        adam = {}
+        for i, _ in enumerate(self.model.parameters()):
+            if f'adam{i}' in groups:  # a frozen parameter has none
+                adam[i] = groups[f'adam{i}']
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {'state': adam})
         self.history = History(**meta['history'])
-
-    def expect_same_run(self, path, meta: dict) -> None:
-        "Raise `ValueError` unless a checkpoint is of a run with the same settings."
-        then = meta.get('config', {})
-        changed = {
-            k: (v, self.config.get(k))
-            for k, v in then.items()
-            if v != self.config.get(k)
-        }
-        if changed or 'history' not in meta:
-            raise ValueError(
-                f'{path}: a checkpoint of another run; then and now: {changed}. '
-                'Delete it or choose another path'
-            )
 
 # %% ../nbs/05_train.ipynb #e8335ddb
 @torch.no_grad()
@@ -421,7 +426,7 @@ def set_rate(state: TrainingState, total: int) -> None:
     for group in state.optimizer.param_groups:
         group['lr'] = rate
 
-
+# %% ../nbs/05_train.ipynb #819ed35e
 def descend(
     loss: Tensor, parameters: list, state: TrainingState, batch, context
 ) -> None:
@@ -442,7 +447,7 @@ def descend(
         'last good weights; lower lr, lower clip or bound the scale'
     )
 
-
+# %% ../nbs/05_train.ipynb #cfcdbc44
 def finish_step(state: TrainingState) -> None:
     "Move the average of the weights, if there is one, and count the step."
     if state.average is not state.model:
@@ -502,7 +507,7 @@ def loop(
     done = len(history.train) == config['epochs']
     history.stopped = 'all epochs' if done else 'no progress'
 
-
+# %% ../nbs/05_train.ipynb #a99412e3
 def show_losses(bar, history: History) -> None:
     "The last losses, behind the progress bar."
     valid = f'{history.valid[-1]:.3f}' if history.valid else '–'
@@ -523,7 +528,7 @@ def begin(model: Model, examples: Examples) -> None:
     model.eval()
     model.initialize(*examples.batch(slice(0, 10_000), next(model.parameters())))
 
-
+# %% ../nbs/05_train.ipynb #4ee21711
 def progress_bar(state: TrainingState, examples: Examples, progress: bool | None):
     "A bar over all steps of the run, hidden under test."
     from tqdm.auto import tqdm
@@ -571,14 +576,16 @@ def fit(
         ema=ema, seed=seed,
     )  # fmt: skip
     config = check_settings(SETTINGS, asked)
-    limits = check_settings(SETTINGS, dict(patience=patience, epoch_size=epoch_size))
+    patience = SETTINGS['patience'].check('patience', patience)
+    epoch_size = SETTINGS['epoch_size'].check('epoch_size', epoch_size)
     players = settle_players(model, loss)
     valid = settle_valid(valid, players)
     context, valid_context = settle_context(model, data, context, valid, valid_context)
     target, home = settle_device(device), next(model.parameters()).device
     with seeded(config['seed'], target):
-        given = data, context, valid, valid_context, prepare, limits['epoch_size']
-        examples = gather(model, *given)
+        examples = gather(
+            model, data, context, valid, valid_context, prepare, epoch_size
+        )
         begin(model.to(target), examples)
         state = TrainingState(model, config)
         untrained = state.snapshot()
@@ -586,9 +593,7 @@ def fit(
             state.load(checkpoint)
         try:
             with progress_bar(state, examples, progress) as bar:
-                loop(
-                    state, examples, players, loss, limits['patience'], checkpoint, bar
-                )
+                loop(state, examples, players, loss, patience, checkpoint, bar)
         except Diverged:
             state.best = state.best or untrained
             raise

@@ -7,6 +7,7 @@ __all__ = ['normal_log_prob', 'normal_kl', 'VAE']
 
 # %% ../nbs/02_vae.ipynb #afe2c7ae
 import math
+from functools import partial, reduce
 from typing import Iterable
 
 import torch
@@ -64,7 +65,7 @@ def draw_normal(
 
 # %% ../nbs/02_vae.ipynb #02e0a101
 def expect_sizes(**sizes: int) -> None:
-    "Raise `ValueError` unless a context has 0 numbers or more, anything else at least 1."
+    "Raise `ValueError` unless all sizes are at least 1, `context_dim` at least 0."
     for name, value in sizes.items():
         least = 0 if name == 'context_dim' else 1
         if value < least:
@@ -92,9 +93,11 @@ class Autoencoder(Model):
         self.context_dim = context_dim
         self.widest = max(dim, 2 * latent_dim, *hidden, 1)  # floats in one layer
         self.standardize = Standardize(dim)
-        options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
-        self.encoder = MLP(dim, 2 * latent_dim, zero=False, **options)
-        self.decoder = MLP(latent_dim, dim, zero=False, **options)
+        network = partial(
+            MLP, hidden=hidden, activation=activation, context_dim=context_dim
+        )
+        self.encoder = network(dim, 2 * latent_dim, zero=False)
+        self.decoder = network(latent_dim, dim, zero=False)
         self.noise = nn.Parameter(torch.full((dim,), -0.5))  # log of its sd
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -160,12 +163,12 @@ class VAE(Autoencoder):
         context: Tensor | None = None,  # Their context, shape `(..., C)`
         generator: torch.Generator | None = None,  # Source of randomness
     ) -> Tensor:  # Estimate in nats, shape `(...)`; K → ∞ gives the log-likelihood
-        "The bound of Burda et al. (2016), Eq. (eq-vae-bound), in parts that fit the memory."
+        "The bound of Burda et al. (2016), Eq. (eq-vae-bound), in parts."
         x, context = self.read(x, context)
         q = self.encode(x, context)
         sizes = split_draws(n_samples, q[0].shape[:-1].numel() * self.widest)
         parts = (log_weights(self, x, context, q, k, generator) for k in sizes)
-        return log_mean_exp(parts)
+        return log_mean_exp(parts, n_samples)
 
     def sample(
         self,
@@ -228,15 +231,11 @@ def log_weights(
 
 def log_mean_exp(
     parts: Iterable[Tensor],  # Log-weights `(k, ...)`, taken one by one
+    n_samples: int,  # How many weights there are in all
 ) -> Tensor:  # Shape `(...)`, nats
     "Logarithm of the mean of all weights, stable for very small ones."
-    total = None
-    count = 0
-    for log_w in parts:
-        part = log_w.logsumexp(0)
-        total = part if total is None else torch.logaddexp(total, part)
-        count += len(log_w)
-    return total - math.log(count)  # Eq. (eq-vae-bound)
+    sums = (log_w.logsumexp(0) for log_w in parts)
+    return reduce(torch.logaddexp, sums) - math.log(n_samples)  # Eq. (eq-vae-bound)
 
 # %% ../nbs/02_vae.ipynb #02e0a108
 def split_draws(n_samples: int, floats: int) -> list[int]:

@@ -1,4 +1,4 @@
-"Autoregressive flows: files, copies, threads, empty batches, large sizes, frozen weights, overflow."
+"Autoregressive flows: files, copies, threads, empty batches, frozen weights, overflow."
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from flowbook.autoregressive import Autoregressive, by_loop, fill_in, maf
 from flowbook.check import check_bijection
 from flowbook.core import Flow, Invert
 from flowbook.coupling import Additive
-from flowbook.engine import by_sweeps, fill_in_blocks
+from flowbook.engine import fill_in_blocks
 from flowbook.files import load, read_tensors, save, write_tensors
 from flowbook.iaf import iaf
 from flowbook.made import MADE, BinaryMADE
@@ -99,7 +99,7 @@ def test_a_guess_that_overflows_does_not_spoil_its_block():
     z = 0.01 * normal(4, 20)
     with torch.no_grad():
         wanted = by_loop(layer, z)[0]
-        found, _ = fill_in_blocks(layer, layer.net.sort(z), None, by_sweeps, 20)
+        found, _ = fill_in_blocks(layer, layer.net.sort(z), None, 'sweeps', 20)
         found = layer.net.unsort(found)
     finite = wanted.isfinite()
     assert torch.allclose(found[finite], wanted[finite], rtol=1e-8)
