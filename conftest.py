@@ -1,4 +1,6 @@
-"Collect each notebook of nbs/ as one pytest test: run top to bottom in its own kernel, honouring nbdev's directives."
+"""Collect each notebook of nbs/ as one pytest test.
+
+It runs top to bottom in a kernel of its own, as nbdev's directives want it."""
 
 import os
 import time
@@ -43,18 +45,18 @@ class NotebookItem(pytest.Item):
     def repr_failure(self, excinfo, style=None):
         from nbclient.exceptions import CellControlSignal
 
-        return (
-            str(excinfo.value)
-            if isinstance(excinfo.value, CellControlSignal)
-            else super().repr_failure(excinfo, style)
-        )
+        if isinstance(excinfo.value, CellControlSignal):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
 
     def reportinfo(self):
         return self.path, 0, self.path.name
 
 
 def drop_skipped(nb, flags=()):
-    "Empty the cells that nbdev would not run: `eval: false` and the flags of `tst_flags` that were not asked for."
+    """Empty the cells that nbdev would not run.
+
+    These are `eval: false` and the flags of `tst_flags` that were not asked for."""
     from execnb.nbio import dict2nb
     from nbdev.config import get_config
     from nbdev.process import extract_directives
@@ -63,9 +65,8 @@ def drop_skipped(nb, flags=()):
     for c in nb.cells:
         if c.cell_type != 'code':
             continue
-        found = extract_directives(
-            dict2nb(dict(cells=[dict(c)])).cells[0], remove=False
-        )
+        cell = dict2nb(dict(cells=[dict(c)])).cells[0]
+        found = extract_directives(cell, remove=False)
         if skip & found.keys() or found.get('eval:', [''])[0].lower() == 'false':
             c.source = ''
 
@@ -80,9 +81,9 @@ def run_notebook(nb, folder, timeout):
             kc = await super().async_start_new_kernel_client()
             get = kc.shell_channel.get_msg
 
-            async def get_msg(
-                timeout=None,
-            ):  # a reply can sit unseen after a widget update (jupyter/nbclient#312): look twice a second
+            # A reply can sit unseen after a widget update (jupyter/nbclient#312):
+            # look twice a second.
+            async def get_msg(timeout=None):
                 end = None if timeout is None else time.monotonic() + timeout
                 while True:
                     try:

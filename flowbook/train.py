@@ -329,6 +329,7 @@ class TrainingState:
         )
         self.history = History()
         self.best: dict | None = None
+        self.untrained = self.snapshot()
 
     def snapshot(self) -> dict:
         "A copy of the weights that are evaluated."
@@ -363,6 +364,12 @@ class TrainingState:
                 adam[i] = groups[f'adam{i}']
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {'state': adam})
         self.history = History(**meta['history'])
+
+    def finish(self, home: torch.device) -> None:
+        "Give the model its best weights, and bring it home in evaluation mode."
+        if self.best:
+            self.model.load_state_dict(self.best)
+        self.model.to(home).eval()
 
 # %% ../nbs/05_train.ipynb #e8335ddb
 @torch.no_grad()
@@ -440,6 +447,7 @@ def descend(
     if finite(loss, norm):
         return
     where = first_nonfinite(state.model, batch, context)
+    state.best = state.best or state.untrained
     raise Diverged(
         f'step {state.history.steps}: loss {loss.item():.4g}, gradient norm '
         f'{norm.item():.4g}; it began in '
@@ -588,17 +596,11 @@ def fit(
         )
         begin(model.to(target), examples)
         state = TrainingState(model, config)
-        untrained = state.snapshot()
         if resume and checkpoint and Path(checkpoint).is_file():
             state.load(checkpoint)
         try:
             with progress_bar(state, examples, progress) as bar:
                 loop(state, examples, players, loss, patience, checkpoint, bar)
-        except Diverged:
-            state.best = state.best or untrained
-            raise
-        finally:  # also after Ctrl-C: the model holds its best weights, at home
-            if state.best:
-                model.load_state_dict(state.best)
-            model.to(home).eval()
+        finally:  # also after Diverged or Ctrl-C
+            state.finish(home)
     return state.history

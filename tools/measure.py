@@ -1,4 +1,6 @@
-"How dense the code is: python tools/measure.py [folder]; a test holds the package to the limits below."
+"""How dense the code is: python tools/measure.py [folder].
+
+A test holds the package to the limits below."""
 
 import ast
 import io
@@ -32,7 +34,8 @@ def docstrings(tree):
 def count_tokens(text):
     "Tokens and lines of code, without comments and docstrings."
     skip = set(docstrings(ast.parse(text)))
-    tokens, lines = 0, set()
+    tokens = 0
+    lines = set()
     for t in tokenize.generate_tokens(io.StringIO(text).readline):
         if tokenize.tok_name[t.type] in QUIET or t.start[0] in skip:
             continue
@@ -46,7 +49,8 @@ def parallel(tree):
     for node in ast.walk(tree):
         if not isinstance(node, ast.Assign):
             continue
-        target, value = node.targets[0], node.value
+        target = node.targets[0]
+        value = node.value
         if not (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)):
             continue
         names = {ast.unparse(e) for e in target.elts}

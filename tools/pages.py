@@ -1,4 +1,7 @@
-"Write README.md, index.qmd and their pictures from nbs/index.ipynb, the home page of the book: python tools/pages.py [--check]"
+"""Write the home page of the book: python tools/pages.py [--check].
+
+README.md, index.qmd and their pictures are made from nbs/index.ipynb; with `--check`
+nothing is written, and files that are not what the notebook says are an error."""
 
 import base64
 import json
@@ -24,10 +27,12 @@ def pictures(cell):
 
 def picture(source, name, qmd):
     "A picture in two themes: for the site by its classes, for README by what the browser prefers."
-    alt, cap = directive(source, 'fig-alt'), directive(source, 'fig-cap')
+    alt = directive(source, 'fig-alt')
+    cap = directive(source, 'fig-cap')
     if not qmd:
+        dark = 'media="(prefers-color-scheme: dark)"'
         return (
-            f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="site/{name}-dark.png">\n'
+            f'<picture>\n<source {dark} srcset="site/{name}-dark.png">\n'
             f'<img src="site/{name}-light.png" alt="{alt}">\n</picture>\n\n*{cap}*'
         )
     shown = '\n'.join(
@@ -45,23 +50,26 @@ def body(nb, qmd):
             continue
         if '#| hide' in source:
             continue
-        shown = '\n'.join(
-            line for line in source.split('\n') if not line.startswith('#|')
-        )
         if '#| echo: false' not in source:
-            yield f'```python\n{shown}\n```'
+            lines = [s for s in source.split('\n') if not s.startswith('#|')]
+            yield '\n'.join(['```python', *lines, '```'])
         if pictures(c):
             yield picture(source, label(source), qmd)
             continue
-        for o in c.get('outputs', []):
-            data = o.get('data', {})
-            text = ''.join(data.get('text/markdown', [])) or ''.join(
-                o.get('text', data.get('text/plain', []))
-            )
-            yield text if 'text/markdown' in data else f'```\n{text.rstrip()}\n```'
+        yield from printed(c)
+
+
+def printed(cell):
+    "What a cell printed: Markdown as it is, text as a fence."
+    for o in cell.get('outputs', []):
+        data = o.get('data', {})
+        markdown = ''.join(data.get('text/markdown', []))
+        text = ''.join(o.get('text', data.get('text/plain', [])))
+        yield markdown or f'```\n{text.rstrip()}\n```'
 
 
 def label(source):
+    "The name of a figure, which is also that of its files."
     return re.search(r'^#\| label: fig-(\w+)$', source, re.M)[1]
 
 
@@ -74,7 +82,8 @@ def render(nb, qmd):
     if not qmd:
         return f'{NOTE}\n\n{text}\n'
     title, line, rest = re.match(r'# (.+?)\n+> (.+?)\n(.*)', text, re.S).groups()
-    return f'---\npagetitle: "{title}"\ndescription: "{line}"\n---\n\n{NOTE}\n\n# {line} {{.unnumbered}}\n{rest}\n'
+    head = f'---\npagetitle: "{title}"\ndescription: "{line}"\n---'
+    return f'{head}\n\n{NOTE}\n\n# {line} {{.unnumbered}}\n{rest}\n'
 
 
 def files():
@@ -86,11 +95,13 @@ def files():
     }
     for c in nb['cells']:
         for theme, png in zip(THEMES, pictures(c)):
-            made[root / 'site' / f'{label("".join(c["source"]))}-{theme}.png'] = png
+            name = label(''.join(c['source']))
+            made[root / 'site' / f'{name}-{theme}.png'] = png
     return made
 
 
-if __name__ == '__main__':
+def main():
+    "Write what has changed, or only name it."
     stale = {
         path: data
         for path, data in files().items()
@@ -100,6 +111,9 @@ if __name__ == '__main__':
         for path, data in stale.items():
             path.write_bytes(data)
     elif stale:
-        sys.exit(
-            f'{", ".join(p.name for p in stale)}: not what nbs/index.ipynb says; run python tools/pages.py'
-        )
+        names = ', '.join(p.name for p in stale)
+        sys.exit(f'{names}: not what nbs/index.ipynb says; run python tools/pages.py')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,8 +1,9 @@
 """Quarto's notebook filter: a notebook on stdin, the page of it on stdout.
 
-A book shows its code: exported cells appear as they are, with an anchor for each name, instead of the summary that nbdev would
-put in their place. A widget, which needs a kernel, is shown as a still picture from its stored state. Then nbdev's own processors
-run (hidden cells, links from back-ticks), and links and references are mended."""
+A book shows its code: exported cells appear as they are, with an anchor for each name,
+instead of the summary that nbdev would put in their place. A widget, which needs a kernel,
+is shown as a still picture from its stored state. Then nbdev's own processors run (hidden
+cells, links from back-ticks), and links and references are mended."""
 
 import ast
 import json
@@ -15,13 +16,12 @@ from pathlib import Path
 from execnb.nbio import dict2nb, nb2str
 from nbdev.processors import FilterDefaults
 
-PAGES = {
-    re.sub(r'^\d+_', '', p.stem): p.stem for p in Path().glob('[0-9]*.ipynb')
-}  # nbdev drops the number, a book keeps it
+# nbdev drops the number of a page, a book keeps it
+PAGES = {re.sub(r'^\d+[a-z]?_', '', p.stem): p.stem for p in Path().glob('[0-9]*.ipynb')}
 
 
 def mend(text):
-    "Point nbdev's links at the pages of the book, and turn `Eq. (eq-x)` of docstrings into references."
+    "Point nbdev's links at pages of the book; make `Eq. (eq-x)` of docstrings references."
     text = re.sub(r'/nbs/(\w+)\.html', lambda m: f'{PAGES.get(m[1], m[1])}.html', text)
     parts = re.split(r'(^```.*?^```$)', text, flags=re.S | re.M)  # code keeps its words
     return ''.join(
@@ -31,31 +31,30 @@ def mend(text):
 
 
 def names(source):
-    "Anchors of the functions, classes and patched methods that a cell defines, as nbdev's links name them."
+    "Anchors of what a cell defines, methods by `@patch` too, as nbdev's links name them."
     for node in ast.parse(source).body:
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             continue
         patched = any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list)
-        yield (
-            f'{node.args.args[0].annotation.id}.{node.name}' if patched else node.name
-        ).lower()
+        owner = f'{node.args.args[0].annotation.id}.' if patched else ''
+        yield f'{owner}{node.name}'.lower()
+
+
+def only_imports(source):
+    "Whether a cell does nothing but import."
+    kinds = (ast.Import, ast.ImportFrom)
+    return all(isinstance(n, kinds) for n in ast.parse(source).body)
 
 
 def show_exports(cells):
     "Yield the cells with exported code shown: imports are dropped, names get anchors."
     for c in cells:
-        directive = (
-            re.match(r'#\| ?(exporti?|exports)\b.*\n', c['source'])
-            if c['cell_type'] == 'code'
-            else None
-        )
-        if not directive:
+        directive = re.match(r'#\| ?(exporti?|exports)\b.*\n', c['source'])
+        if c['cell_type'] != 'code' or not directive:
             yield c
             continue
         source = c['source'][directive.end() :]
-        if all(
-            isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body
-        ):
+        if only_imports(source):
             continue
         anchors = ' '.join(f'[]{{#{name}}}' for name in names(source))
         if anchors:
@@ -65,9 +64,8 @@ def show_exports(cells):
         yield {**c, 'source': source}
 
 
-VIEW, STATE = (
-    f'application/vnd.jupyter.widget-{kind}+json' for kind in ('view', 'state')
-)
+VIEW = 'application/vnd.jupyter.widget-view+json'
+STATE = 'application/vnd.jupyter.widget-state+json'
 
 
 def models(state, ref):
@@ -79,24 +77,25 @@ def models(state, ref):
 
 
 def still(cell, state):
-    "A widget cell as two: its code without output, and the picture that its state holds, with what its controls are."
-    ref = next(
-        o['data'][VIEW]['model_id']
-        for o in cell['outputs']
-        if VIEW in o.get('data', {})
-    )
-    inside = list(models(state, ref))
+    "A widget cell as two: its code without output, and a still picture of its state."
+    views = [o['data'][VIEW] for o in cell['outputs'] if VIEW in o.get('data', {})]
+    inside = list(models(state, views[0]['model_id']))
     picture = next(m for m in inside if m['model_name'] == 'ImageModel')
     png = next(b['data'] for b in picture['buffers'] if b['path'] == ['value'])
-    controls = [
-        m['state']['description'] for m in inside if m['state'].get('description')
-    ]
-    reading = next(
-        (m['state']['value'] for m in inside if m['model_name'] == 'LabelModel'), ''
+    described = [m['state'].get('description') for m in inside]
+    controls = ', '.join(d for d in described if d)
+    labels = [m['state']['value'] for m in inside if m['model_name'] == 'LabelModel']
+    reading = labels[0] if labels else ''
+    alt = (
+        'A still picture of an interactive figure. '
+        f'Controls: {controls}. Its read-out: {reading}.'
     )
-    alt = f'A still picture of an interactive figure. Controls: {", ".join(controls)}. Its read-out: {reading}.'
-    note = f'Runs in Jupyter, with controls for *{", ".join(controls)}*; this is a still picture of it. {reading}'
-    source = f'::: {{.widget-still}}\n![](attachment:still.png){{fig-alt="{alt}"}}\n\n{note}\n:::'
+    note = (
+        f'Runs in Jupyter, with controls for *{controls}*; '
+        f'this is a still picture of it. {reading}'
+    )
+    image = f'![](attachment:still.png){{fig-alt="{alt}"}}'
+    source = f'::: {{.widget-still}}\n{image}\n\n{note}\n:::'
     yield {**cell, 'outputs': []}
     yield dict(
         cell_type='markdown',
@@ -124,14 +123,14 @@ def page(text):
     nb['cells'] = list(replace_widgets(nb))
     nb['cells'] = list(show_exports(nb['cells']))
     nb = dict2nb(nb)
+    notebooks = Path().glob('*.ipynb')  # Quarto runs us in their folder
     nb['path_'] = str(
-        next(p for p in Path().glob('*.ipynb') if p.read_text(encoding='utf-8') == text)
-    )  # Quarto runs us in its folder
+        next(p for p in notebooks if p.read_text(encoding='utf-8') == text)
+    )
     with redirect_stdout(sys.stderr):
         FilterDefaults()(nb)
-    nb.metadata.pop(
-        'widgets', None
-    )  # an empty state is enough for Quarto to fetch scripts
+    # an empty state of widgets is enough for Quarto to fetch scripts
+    nb.metadata.pop('widgets', None)
     for c in nb.cells:
         if c.cell_type == 'markdown':
             c.source = mend(c.source)

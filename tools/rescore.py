@@ -1,4 +1,6 @@
-"Measure shipped runs again and add median and largest value to their records: python tools/rescore.py NAME …"
+"""Measure shipped runs again: python tools/rescore.py NAME ….
+
+Adds median and largest value to their records; the means must be those on record."""
 
 import json
 import sys
@@ -14,28 +16,28 @@ torch.set_num_threads(1)
 
 
 def key(m):
+    "What a metric is about."
     return m['name'], m['split'], m['unit'], m['n']
 
 
-for name in sys.argv[1:]:
+def rescore(name):
+    "Measure one run and write its record."
     flow, record = read_run(name)
     found = {key(m): m for m in measure(flow, read_parts(record['data']))}
     for m in record['metrics']:
         again = found.get(key(m))
         if again is None or 'median' not in again:
             continue
-        assert abs(again['value'] - m['value']) <= 1e-3 * abs(m['value']), (
-            f'{name}: {m["value"]} then, {again["value"]} now'
-        )
+        change = f'{name}: {m["value"]} then, {again["value"]} now'
+        assert abs(again['value'] - m['value']) <= 1e-3 * abs(m['value']), change
         m.update(median=again['median'], largest=again['largest'])
-    write_bytes(
-        shipped() / name / 'run.json', (json.dumps(record, indent=1) + '\n').encode()
-    )
-    print(
-        name,
-        *(
-            f"{m['split']} {m['value']:.3f} median {m.get('median', float('nan')):.3f}"
-            for m in record['metrics']
-        ),
-        flush=True,
-    )
+    text = json.dumps(record, indent=1) + '\n'
+    write_bytes(shipped() / name / 'run.json', text.encode())
+    for m in record['metrics']:
+        median = m.get('median', float('nan'))
+        print(f"{name} {m['split']} {m['value']:.3f} median {median:.3f}", flush=True)
+
+
+if __name__ == '__main__':
+    for name in sys.argv[1:]:
+        rescore(name)

@@ -1,4 +1,6 @@
-"Run notebooks in order, each in a fresh kernel, and store what they show: python tools/run_nbs.py [notebook …]"
+"""Run notebooks and store what they show: python tools/run_nbs.py [notebook …].
+
+They run in order, each in a fresh kernel; without arguments all of them."""
 
 import json
 import re
@@ -9,10 +11,10 @@ from pathlib import Path
 import nbformat
 from nbdev.clean import clean_nb
 
-root = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(root))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import drop_skipped, run_notebook
 
+ROOT = Path(__file__).resolve().parent.parent
 STATE = 'application/vnd.jupyter.widget-state+json'
 
 
@@ -39,9 +41,16 @@ def stable_widgets(nb):
     return nbformat.from_dict(json.loads(re.sub(r' at 0x[0-9a-f]+>', '>', text)))
 
 
+def as_text(nb):
+    "The file of a notebook, with sorted keys so that only changes differ."
+    plain = json.loads(nbformat.writes(nb))
+    return json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
+
+
 def run(path):
-    "Execute the notebook at `path`, clean it and write it back; nothing is written when a cell fails."
-    nb, start = nbformat.read(path, 4), time.time()
+    "Execute the notebook at `path`, clean it and write it back unless a cell fails."
+    start = time.time()
+    nb = nbformat.read(path, 4)
     sources = [c.source for c in nb.cells]
     drop_skipped(nb)
     run_notebook(nb, path.parent, 600)
@@ -49,24 +58,13 @@ def run(path):
         c.source = s
     nb = stable_widgets(nb)
     clean_nb(nb)
-    text = (
-        json.dumps(
-            json.loads(nbformat.writes(nb)),
-            sort_keys=True,
-            indent=1,
-            ensure_ascii=False,
-        )
-        + '\n'
-    )
-    path.write_text(text, encoding='utf-8')
-    print(
-        f'{path.name}: {time.time() - start:.0f} s, {path.stat().st_size // 1024} KiB',
-        flush=True,
-    )
+    path.write_text(as_text(nb), encoding='utf-8')
+    seconds = time.time() - start
+    size = path.stat().st_size // 1024
+    print(f'{path.name}: {seconds:.0f} s, {size} KiB', flush=True)
 
 
 if __name__ == '__main__':
-    for p in [Path(a) for a in sys.argv[1:]] or sorted(
-        (root / 'nbs').glob('[!_.]*.ipynb')
-    ):
-        run(p)
+    named = [Path(a) for a in sys.argv[1:]]
+    for path in named or sorted((ROOT / 'nbs').glob('[!_.]*.ipynb')):
+        run(path)
