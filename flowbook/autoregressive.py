@@ -56,20 +56,26 @@ class Autoregressive(Bijection):
             batch = torch.broadcast_shapes(z.shape[:-1], bias.shape[:-1])
             z = z.expand(*batch, -1)
             bias = bias.expand(*batch, -1)
-        x, log_det = self.solve(z.detach(), None if bias is None else bias.detach())
-        given = [z, *self.parameters()] + ([] if bias is None else [bias])
-        if torch.is_grad_enabled() and any(v.requires_grad for v in given):
+        x, log_det = self.solve(z, bias)
+        if torch.is_grad_enabled() and self.has_gradient(z, bias):
             x = x.requires_grad_()
             again = self.elementwise.forward(z, self.net.outputs(x, bias))
             x, log_det = Implicit.apply(x, *again)  # Eq. (eq-implicit)
         return self.net.unsort(x), log_det.sum(-1)
 
-    def solve(self, z: Tensor, context_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def solve(self, z: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         "Data points and log-derivatives, `(..., dim)`, in generation order, no gradients."
-        if context_bias is not None:
-            context_bias = context_bias.reshape(-1, context_bias.shape[-1])
-        x, log_derivatives = fill_in_blocks(self, z.reshape(-1, self.dim), context_bias)
-        return x.reshape(z.shape), log_derivatives.reshape(z.shape)
+        if bias is not None:
+            bias = bias.detach().reshape(-1, bias.shape[-1])
+        x, log_det = fill_in_blocks(self, z.detach().reshape(-1, self.dim), bias)
+        return x.reshape(z.shape), log_det.reshape(z.shape)
+
+    def has_gradient(self, z: Tensor, bias: Tensor | None) -> bool:
+        "Whether a gradient can arrive at the latents, the context or a weight."
+        given = (
+            [z, *self.parameters()] if bias is None else [z, bias, *self.parameters()]
+        )
+        return any(v.requires_grad for v in given)
 
 # %% ../nbs/10_autoregressive.ipynb #42c06f7e
 def by_loop(

@@ -186,11 +186,12 @@ class MADE(Described, nn.Module):
 
     def outputs(self, x: Tensor, context_bias: Tensor | None = None) -> Tensor:
         "From coordinates `(..., dim)` to outputs `(..., dim, n_out)`, as generated."
-        h = self.layers[0](x)
+        first, *others = self.layers
+        h = first(x)
         if context_bias is not None:
             h = h + context_bias
         h = self.act(h)
-        for layer in self.layers[1:]:
+        for layer in others:
             h = self.act(layer(h))
         return self.last(h).unflatten(-1, (self.dim, self.n_out))
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def randomize(module, seed=0, size=1.0):
-    "Give every parameter a random value of moderate size, so that no layer is the identity any more."
+    "Give every parameter a random value of moderate size: no layer stays the identity."
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in module.parameters():

@@ -1,4 +1,6 @@
-"What every layer and every finished flow promises; the second half replays failures seen in released libraries."
+"""What every layer and every finished flow promises.
+
+The second half replays failures seen in released libraries."""
 
 import copy
 import math
@@ -37,7 +39,8 @@ def standardize(dim):
     return layer
 
 
-LAYERS = {  # name: (how to build it for vectors of length dim, the least dim, whether it reads a context)
+# name: (how to build it for vectors of length dim, the least dim, whether it reads a context)
+LAYERS = {
     'Standardize': (standardize, 1, False),
     'DiagScale': (DiagScale, 1, False),
     'Exp': (lambda d: Compose(DiagScale(d), Exp(d)), 1, False),
@@ -422,12 +425,26 @@ import random, warnings
 import numpy, torch
 torch.set_num_threads(1)
 def state():
-    return (torch.get_default_dtype(), torch.get_rng_state().tolist(), torch.distributions.Distribution._validate_args,
-            torch.is_grad_enabled(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_default_device(),
-            torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision(), random.getstate(), numpy.random.get_state()[1].tolist(),
-            numpy.geterr(), torch._tensor_str.PRINT_OPTS.precision, torch.Tensor.__repr__, len(warnings.filters))
+    return (
+        torch.get_default_dtype(),
+        torch.get_rng_state().tolist(),
+        torch.distributions.Distribution._validate_args,
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_default_device(),
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.get_float32_matmul_precision(),
+        random.getstate(),
+        numpy.random.get_state()[1].tolist(),
+        numpy.geterr(),
+        torch._tensor_str.PRINT_OPTS.precision,
+        torch.Tensor.__repr__,
+        len(warnings.filters),
+    )
 before = state()
-import flowbook, flowbook.core, flowbook.train, flowbook.coupling, flowbook.realnvp, flowbook.pixels, flowbook.data
+import flowbook, flowbook.core, flowbook.train, flowbook.coupling, flowbook.realnvp
+import flowbook.pixels, flowbook.data
 assert state() == before
 try: torch.distributions.Normal(0., -1.)
 except ValueError: pass

@@ -1,4 +1,6 @@
-"Training: it gets where it should, it can be cut off anywhere, and it says what is wrong before it wastes time."
+"""Training gets where it should, and it can be cut off anywhere.
+
+It says what is wrong before it wastes time."""
 
 import math
 import os

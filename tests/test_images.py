@@ -1,4 +1,6 @@
-"Flows on images: the contract on 4-D tensors, whole multi-scale flows, learned noise, files, and bad input."
+"""Flows on images: the contract on 4-D tensors, whole multi-scale flows.
+
+Also learned noise, files, and bad input."""
 
 import math
 import subprocess
@@ -34,7 +36,9 @@ def norm(c):
     return layer
 
 
-LAYERS = {  # name: (how to build it for c channels of 4×4 pixels, the least c, a divisor of c, length of the context)
+# name: (how to build it for c channels of 4×4 pixels, the least c, a divisor of c,
+# length of the context)
+LAYERS = {
     'ActNorm': (norm, 1, 1, 0),
     'InvConv1x1': (InvConv1x1, 1, 1, 0),
     'GlowStep': (lambda c: GlowStep(c, width=8), 2, 1, 0),
@@ -282,7 +286,8 @@ from flowbook.files import load
 import flowbook.glow
 torch.set_num_threads(1)
 flow = load(sys.argv[1])
-x = torch.randn((8, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.float64).float()
+generator = torch.Generator().manual_seed(0)
+x = torch.randn((8, 1, 8, 8), generator=generator, dtype=torch.float64).float()
 flow.initialize(100*x)
 print(flow.log_prob(x).double().sum().item())'''
     torch.testing.assert_close(
@@ -504,7 +509,7 @@ from flowbook.glow import glow
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-torch.manual_seed(rank)                                   # other weights and other data in each process
+torch.manual_seed(rank)  # other weights and other data in each process
 class Loss(torch.nn.Module):
     def __init__(self, flow):
         super().__init__()
@@ -519,14 +524,14 @@ for _ in range(3):
     optimizer.zero_grad()
     shared(x).backward()
     optimizer.step()
-flow.initialize(100*x)                                    # must do nothing any more
+flow.initialize(100*x)  # must do nothing any more
 torch.save(flow.state_dict(), f'{folder}/{rank}.pt')
 dist.destroy_process_group()
 """
 
 
 def test_actnorm_in_several_processes(tmp_path):
-    "Two processes start from different data and weights; wrapped, they train as one and end with the same state."
+    "Two processes start apart; wrapped, they train as one and end with the same state."
     first = subprocess.Popen(
         [sys.executable, '-c', SHARED, '0', str(tmp_path)],
         cwd=ROOT,

@@ -1,4 +1,6 @@
-"Whatever holds numbers is taken, and means the same; what does not is refused in words; evaluation is in evaluation mode."
+"""Whatever holds numbers is taken, and means the same.
+
+What does not is refused in words; evaluation is in evaluation mode."""
 
 import math
 
@@ -7,7 +9,29 @@ import pytest
 import torch
 from torch import nn
 
-from flowbook.all import *
+from flowbook.all import (
+    GAN,
+    VAE,
+    Affine,
+    BinaryMADE,
+    Compose,
+    Coupling,
+    Described,
+    Flow,
+    Standardize,
+    StandardNormal,
+    dequantize,
+    evaluate,
+    evaluate_bits,
+    fit,
+    iaf,
+    load,
+    maf,
+    nice,
+    on_pixels,
+    realnvp,
+    save,
+)
 from support import normal, randomize
 
 GREY = torch.randint(

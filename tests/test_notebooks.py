@@ -1,4 +1,6 @@
-"The pages: complete, executed, without traces of a machine, and with references that lead somewhere."
+"""The pages: complete, executed, without traces of a machine.
+
+Their references lead somewhere."""
 
 import ast
 import base64
@@ -270,7 +272,8 @@ def test_a_figure_shows_its_picture_and_nothing_else(path):
             and not any(k.startswith('image/') for k in o.get('data', {}))
         ]
         assert not other, (
-            f'{c.where}: the value of its last line becomes a panel of the figure; end that line with a semicolon'
+            f'{c.where}: the value of its last line becomes a panel of the figure; '
+            'end that line with a semicolon'
         )
 
 
@@ -311,7 +314,7 @@ ASSERTING = re.compile(r'\bassert\b|\btest_\w+\(|ExceptionExpected|check_\w+\(')
 
 
 def tagged(letter):
-    "The numbers of the report's equations (Q) or errata (E) that a comment in an asserting cell names."
+    "The equations (Q) or errata (E) of the report that a comment in an asserting cell names."
     lines = [
         line
         for cells in CELLS.values()

@@ -1,4 +1,6 @@
-"What is shipped, and what it needs: the wheel works alone, imports fast, and drags in nothing it does not use."
+"""What is shipped, and what it needs.
+
+The wheel works alone, imports fast, and drags in nothing it does not use."""
 
 import importlib.util
 import os
@@ -183,11 +185,16 @@ def test_setup_py_runs_and_reports_the_version():
 
 USE = '''
 import sys
-BLOCKED = ('nbdev', 'IPython', 'ipykernel', 'ipywidgets', 'execnb', 'nbclient', 'nbformat', 'nbconvert', 'ghapi', 'pytest', 'notebook')
+BLOCKED = (
+    'nbdev', 'IPython', 'ipykernel', 'ipywidgets', 'execnb', 'nbclient', 'nbformat',
+    'nbconvert', 'ghapi', 'pytest', 'notebook',
+)
 class Block:
     def find_spec(self, name, *_):
         root = name.split('.')[0]
-        if root in BLOCKED or root.startswith('jupyter'): raise ModuleNotFoundError(f'No module named {name!r} (blocked by this test)', name=root)
+        if root in BLOCKED or root.startswith('jupyter'):
+            said = f'No module named {name!r} (blocked by this test)'
+            raise ModuleNotFoundError(said, name=root)
 sys.meta_path.insert(0, Block())
 import importlib, os, pathlib, tempfile, torch
 torch.set_num_threads(1)
@@ -195,7 +202,9 @@ import flowbook
 home = pathlib.Path(flowbook.__file__).parent
 assert home.parent == pathlib.Path(sys.argv[1]), home
 for p in sorted(home.rglob('*.py')):
-    if p.stem not in ('__init__', '__main__', '_modidx'): importlib.import_module('.'.join(p.relative_to(home.parent).with_suffix('').parts))
+    if p.stem not in ('__init__', '__main__', '_modidx'):
+        parts = p.relative_to(home.parent).with_suffix('').parts
+        importlib.import_module('.'.join(parts))
 from flowbook.data import mnist10k
 from flowbook.files import load, save
 from flowbook.realnvp import realnvp
@@ -241,7 +250,8 @@ def test_it_works_with_the_newest_fastcore(installed, tmp_path):
     )
     if got.returncode:
         pytest.skip(
-            f'fastcore>=2 could not be had from the package registry: {got.stderr.strip().splitlines()[-1:]}'
+            'fastcore>=2 could not be had from the package registry: '
+            f'{got.stderr.strip().splitlines()[-1:]}'
         )
     out = python(
         USE,

@@ -262,7 +262,8 @@ def test_notes_that_json_cannot_hold_are_refused_and_no_file_is_left(tmp_path, n
 def test_a_class_that_is_not_imported_is_named(tmp_path):
     save(make('own layer')[0], tmp_path / 'f')
     message = python(
-        'import sys; from flowbook.files import load\ntry: load(sys.argv[1])\nexcept ValueError as e: print(e)',
+        'import sys; from flowbook.files import load\n'
+        'try: load(sys.argv[1])\nexcept ValueError as e: print(e)',
         tmp_path / 'f',
     )
     assert (

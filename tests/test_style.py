@@ -1,4 +1,6 @@
-"The style of the house: formatted, linted, typed, airy; rooms that say what they hold, and no circle of imports."
+"""The style of the house: formatted, linted, typed, airy.
+
+Rooms say what they hold, and no circle of imports."""
 
 import ast
 import importlib
@@ -9,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+
 from support import ROOT
 
 sys.path.insert(0, str(ROOT / 'tools'))
