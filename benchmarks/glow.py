@@ -18,7 +18,7 @@ import torch
 from flowbook.core import Compose
 from flowbook.glow import glow
 from flowbook.multiscale import Split
-from flowbook.runs import hardware
+from flowbook.records import hardware
 
 SHAPE = 3, 32, 32
 SCALES = 2

@@ -31,8 +31,9 @@ class Number:
             bounds.append(low)
         if self.high < math.inf:
             bounds.append(f'below {self.high:,}')
-        range_ = ' '.join([what, ' and '.join(bounds)]).strip()
-        return range_ + ', or None' * self.optional
+        if bounds:
+            what += ' ' + ' and '.join(bounds)
+        return what + ', or None' * self.optional
 
     def check(self, name: str, value):
         "The value as a plain number; `ValueError` if it is another kind or out of range."

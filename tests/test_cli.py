@@ -2,18 +2,23 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from flowbook import runs
+from flowbook import __version__, records, runs
 from flowbook.cli import main
 from flowbook.files import load
+from flowbook.realnvp import realnvp
+from flowbook.settings import SETTINGS
+from flowbook.train import fit
 from support import ROOT, normal
 
 SMALL = '--layers 2 --hidden 8 --epochs 2 --threads 1'.split()
@@ -324,8 +329,15 @@ def test_an_image_model_with_classes_and_learned_noise_goes_from_fit_to_sample(
             'holds another architecture',
         ),
         (['fit', 'glow', 'mnist10k', '--start', 'gone'], 'expected a folder'),
-        (['fit', 'glow', 'mnist10k', '--noise', 'none'], 'invalid choice'),
+        (
+            ['fit', 'glow', 'mnist10k', '--noise', 'none'],
+            "noise: expected one of 'uniform', 'learned', got 'none'",
+        ),
         (['fit', 'glow', 'mnist10k', '--scales', 3], 'even sides'),
+        (['fit', 'glow', 'mnist10k', '--hidden', 8, 8], 'hidden: expected one width'),
+        (['fit', 'maf', 'mnist10k', '--scales', 2], 'are for realnvp-images, glow'),
+        (['fit', 'maf', 'banana', '--bound', 2], 'are for realnvp-images, glow'),
+        (['fit', 'maf', 'mnist10k', '--start', 'moons'], 'start are for'),
     ],
 )
 def test_a_mistake_with_image_models_is_one_line(argv, message, tmp_path, capsys):
@@ -438,15 +450,8 @@ def test_info_says_what_a_run_was(files, capsys):
 
 
 def test_shipped_runs_are_known_by_name(capsys):
-    names = (
-        [
-            p.name
-            for p in runs.shipped().iterdir()
-            if (p / 'weights.safetensors').exists()
-        ]
-        if runs.shipped().is_dir()
-        else []
-    )
+    names = records.shipped_flows()
+    assert len(names) >= 10 and (records.shipped() / names[0] / 'run.json').is_file()
     for name in names:
         assert run('info', name) == 0
     assert run('info', 'no such run') == 2
@@ -454,7 +459,101 @@ def test_shipped_runs_are_known_by_name(capsys):
     assert all(name in err for name in names)
 
 
+# One declaration of each setting.
+WRONG = dict(
+    epochs='2.5 0 many',
+    batch_size='1.5',
+    epoch_size='0',
+    lr='a 0 inf',
+    betas='1.0',
+    weight_decay='-1 nan',
+    clip='-1 0',
+    schedule='step',
+    warmup='-5 1.5',
+    patience='0',
+    ema='1',
+    seed=f'1.5 {2**40}',
+    layers='x',
+    hidden='2.5',
+    activation='sine',
+    scales='0',
+    blocks='-1',
+    bound='0',
+    noise='loud',
+    order='columns',
+)
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_a_wrong_setting_gives_the_same_message_from_python_and_from_the_shell(
+    name, capsys
+):
+    option = '--' + name.replace('_', '-')
+    kind = next(f for f in fields(runs.Job) if f.name == name).metadata['kind']
+    for word in WRONG[name].split():
+        value = kind.parse(word)
+        if name in ('betas', 'hidden'):
+            value = [value]
+        with pytest.raises(ValueError, match=f'^{name}: expected ') as e:
+            runs.Job('realnvp', 'banana', **{name: value})
+        assert run('fit', 'realnvp', 'banana', option, word) == 2
+        assert capsys.readouterr().err == f'flowbook: {e.value}\n'
+        if name in SETTINGS:
+            with pytest.raises(ValueError, match='^' + re.escape(str(e.value)) + '$'):
+                fit(realnvp(2, layers=1), normal(20, 2), **{name: value})
+
+
+def test_every_setting_is_an_option_of_the_command_with_its_help(capsys):
+    assert run('fit', '--help') == 0
+    out = ' '.join(capsys.readouterr().out.split())
+    for f in fields(runs.Job):
+        shown = f.name.upper() if f.default is MISSING else f'--{f.name}'
+        assert shown.replace('_', '-') in out and f.metadata['help'] in out
+    assert set(SETTINGS) <= {f.name for f in fields(runs.Job)}
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [dict(labels=1), dict(bfloat16='yes'), dict(seed=True), dict(bound=None)],
+    ids=str,
+)
+def test_a_job_takes_settings_of_their_kind_alone(wrong):
+    with pytest.raises(ValueError, match=f'^{next(iter(wrong))}: expected'):
+        runs.Job('nice', 'banana', **wrong)
+
+
+def test_a_shipped_run_of_an_earlier_version_is_read_with_the_settings_of_its_time():
+    _, record = runs.read_run('mnist-glow')
+    assert set(record['job']) - {f.name for f in fields(runs.Job)} == {'levels'}
+
+
+@pytest.mark.parametrize('model', runs.MODELS)
+@pytest.mark.parametrize('data', ['points.csv', 'images.npy', 'banana', 'mnist10k'])
+def test_every_setting_of_a_settled_job_has_a_value(files, model, data):
+    pixels = data in ('images.npy', 'mnist10k')
+    if runs.MODELS[model].kind == 'images' and not pixels:
+        return
+    path = files / data if '.' in data else data
+    job = runs.Job(model, path)
+    settled = job.settle(runs.read_parts(job.data))
+    images = runs.MODELS[model].kind == 'images'
+    rest = {'start', 'device', 'patience'} | (set() if images else {'scales', 'blocks'})
+    assert {k for k, v in asdict(settled).items() if v is None} <= rest
+    assert settled.settle(runs.read_parts(job.data)) == settled
+
+
+def test_a_setting_that_is_given_is_kept():
+    job = runs.Job('nice', 'banana', layers=3, clip=None, lr=1)
+    settled = job.settle(runs.read_parts('banana'))
+    assert (settled.layers, settled.clip, settled.lr) == (3, None, 1.0)
+
+
 # Help teaches.
+def test_the_version_is_printed(capsys):
+    assert run('--version') == 0
+    assert capsys.readouterr().out == f'flowbook {__version__}\n'
+
+
 def test_help_names_every_verb_and_how_to_start(capsys):
     assert run('--help') == 0
     out = capsys.readouterr().out
@@ -535,8 +634,8 @@ MISTAKES = {  # command: a word that the message must hold
     'fly': 'fly',
     'fit': 'MODEL',
     'fit realnvp': 'DATA',
-    'fit glowworm banana': 'MODEL',
-    'fit realnvp bananas': 'DATA',
+    'fit glowworm banana': "model: expected one of 'nice', 'realnvp'",
+    'fit realnvp bananas': 'data: expected one of mnist10k',
     'fit realnvp absent.csv': 'absent.csv',
     'fit realnvp ragged.csv': 'line 2',
     'fit realnvp text.csv': 'line 3, column 2',
@@ -552,34 +651,34 @@ MISTAKES = {  # command: a word that the message must hold
     'fit realnvp objects.npy': 'objects.npy',
     'fit realnvp nan.npy': 'not finite',
     'fit realnvp data.xlsx': '.csv',
-    'fit realnvp nothing': 'DATA',
+    'fit realnvp nothing': 'data: expected one of mnist10k',
     'fit realnvp floats.npy': 'uint8',
-    'fit realnvp two.csv --epochs 0': '--epochs',
-    'fit realnvp two.csv --epochs -1': '--epochs',
-    'fit realnvp two.csv --epochs many': '--epochs',
-    'fit realnvp two.csv --layers 0': '--layers',
-    'fit realnvp two.csv --batch-size 0': '--batch-size',
-    'fit realnvp two.csv --hidden 0': '--hidden',
-    'fit realnvp two.csv --hidden -3': '--hidden',
-    'fit realnvp two.csv --threads 0': '--threads',
-    'fit realnvp two.csv --lr -1': 'lr',
-    'fit realnvp two.csv --lr 0': 'lr',
-    'fit realnvp two.csv --lr nan': 'lr',
-    'fit realnvp two.csv --weight-decay -1': 'weight',
-    'fit realnvp two.csv --ema 2': 'ema',
-    'fit realnvp two.csv --ema -1': 'ema',
-    'fit realnvp two.csv --patience 0': 'patience',
-    'fit realnvp two.csv --activation sine': 'sine',
-    'fit realnvp two.csv --device abacus': 'device',
+    'fit realnvp two.csv --epochs 0': 'epochs: expected a whole number from 1 up, got 0',
+    'fit realnvp two.csv --epochs -1': 'epochs: expected a whole number from 1 up, got -1',
+    'fit realnvp two.csv --epochs many': "epochs: expected a whole number from 1 up, got 'many'",
+    'fit realnvp two.csv --layers 0': 'layers: expected a whole number from 1 up, got 0',
+    'fit realnvp two.csv --batch-size 0': 'batch_size: expected a whole number from 1 up, got 0',
+    'fit realnvp two.csv --hidden 0': 'hidden: expected a whole number from 1 up, got 0',
+    'fit realnvp two.csv --hidden -3': 'hidden: expected a whole number from 1 up, got -3',
+    'fit realnvp two.csv --threads 0': 'threads: expected a whole number from 1 up, got 0',
+    'fit realnvp two.csv --lr -1': 'lr: expected a number above 0, got -1',
+    'fit realnvp two.csv --lr 0': 'lr: expected a number above 0, got 0',
+    'fit realnvp two.csv --lr nan': 'lr: expected a number above 0, got nan',
+    'fit realnvp two.csv --weight-decay -1': 'weight_decay: expected a number from 0 up, got -1',
+    'fit realnvp two.csv --ema 2': 'ema: expected a number from 0 up and below 1, or None, got 2',
+    'fit realnvp two.csv --ema -1': 'ema: expected a number from 0 up and below 1, or None, got -1',
+    'fit realnvp two.csv --patience 0': 'patience: expected a whole number from 1 up, or None',
+    'fit realnvp two.csv --activation sine': "activation: expected one of 'relu', 'tanh', 'silu'",
+    'fit realnvp two.csv --device abacus': 'device: expected a device of this machine',
     'fit realnvp two.csv --epoch-s 3': '--epoch-s',
     'fit realnvp two.csv --out file/below': 'file/below',
     'fit realnvp two.csv --out file': 'file',
     'fit realnvp two.csv --out {files}/points': 'finished',
-    'fit realnvp two.csv --seed x': '--seed',
-    f'fit realnvp two.csv --seed {2**70}': 'seed',
+    'fit realnvp two.csv --seed x': 'seed: expected a whole number',
+    f'fit realnvp two.csv --seed {2**70}': 'seed: expected a whole number',
     'score {files}/points': 'FILE',
-    'score absent two.csv': 'RUN',
-    'score nothing two.csv': 'RUN',
+    'score absent two.csv': 'run: expected a folder that',
+    'score nothing two.csv': 'run: expected a folder that',
     'score {files}/points two.csv': r'(3,)',
     'score {files}/points absent.csv': 'absent.csv',
     'score {files}/points nan.npy': 'not finite',
@@ -591,22 +690,22 @@ MISTAKES = {  # command: a word that the message must hold
     'score broken two.csv': 'broken',
     'score cut {files}/points.csv': 'weights',
     'score lost {files}/points.csv': 'weights',
-    'sample {files}/points --n 0': '--n',
-    'sample {files}/points --n -1': '--n',
-    'sample {files}/points --temperature -1': 'temperature',
-    'sample {files}/points --temperature 0': 'temperature',
-    'sample {files}/points --temperature nan': 'temperature',
+    'sample {files}/points --n 0': 'n: expected a whole number from 1 up, got 0',
+    'sample {files}/points --n -1': 'n: expected a whole number from 1 up, got -1',
+    'sample {files}/points --temperature -1': 'temperature: expected a number above 0, got -1',
+    'sample {files}/points --temperature 0': 'temperature: expected a number above 0, got 0',
+    'sample {files}/points --temperature nan': 'temperature: expected a number above 0, got nan',
     'sample {files}/points --out x.gif': 'x.gif',
     'sample {files}/points --out no/folder/x.png': 'no/folder',
-    'sample absent': 'RUN',
+    'sample absent': 'run: expected a folder that',
     'sample cut': 'weights',
-    f'sample {{files}}/points --seed {2**70}': 'seed',
+    f'sample {{files}}/points --seed {2**70}': 'seed: expected a whole number',
     'sample {files}/points --out file/x.png': 'file',
     'info': 'RUN',
-    'info nothing': 'RUN',
+    'info nothing': 'run: expected a folder that',
     'info broken': 'broken',
     'info cut': 'weights',
-    'info file': 'RUN',
+    'info file': 'run: expected a folder that',
 }
 
 
@@ -637,7 +736,11 @@ def test_a_mistake_gives_one_line_status_2_and_leaves_nothing(
 )
 def test_asking_for_cuda_without_cuda_is_a_mistake(files, here, capsys):
     assert run('fit', 'realnvp', files / 'points.csv', '--device', 'cuda') == 2
-    assert capsys.readouterr().err.startswith('flowbook: --device') and not tree(here)
+    err = capsys.readouterr().err
+    assert err == (
+        "flowbook: device: expected a device of this machine such as cpu, got 'cuda'\n"
+    )
+    assert not tree(here)
 
 
 def test_a_checkpoint_of_other_settings_is_not_overwritten_by_resume(

@@ -73,6 +73,11 @@ def label(source):
     return re.search(r'^#\| label: fig-(\w+)$', source, re.M)[1]
 
 
+HIDE_TITLE = '''
+```{=html}
+<style>#title-block-header { display: none; }</style>
+```
+'''  # the book's own, which would say the same above the picture
 NOTE = '<!-- made from nbs/index.ipynb by tools/pages.py -->'
 
 
@@ -82,8 +87,8 @@ def render(nb, qmd):
     if not qmd:
         return f'{NOTE}\n\n{text}\n'
     title, line, rest = re.match(r'# (.+?)\n+> (.+?)\n(.*)', text, re.S).groups()
-    head = f'---\npagetitle: "{title}"\ndescription: "{line}"\n---'
-    return f'{head}\n\n{NOTE}\n\n# {line} {{.unnumbered}}\n{rest}\n'
+    head = f'---\npagetitle: "{title}"\ndescription: "{line}"\n---\n\n{NOTE}'
+    return f'{head}\n{HIDE_TITLE}\n# {title} {{.unnumbered}}\n\n[{line}]{{.lead}}\n{rest}\n'
 
 
 def files():

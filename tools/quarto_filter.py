@@ -17,7 +17,9 @@ from execnb.nbio import dict2nb, nb2str
 from nbdev.processors import FilterDefaults
 
 # nbdev drops the number of a page, a book keeps it
-PAGES = {re.sub(r'^\d+[a-z]?_', '', p.stem): p.stem for p in Path().glob('[0-9]*.ipynb')}
+PAGES = {
+    re.sub(r'^\d+[a-z]?_', '', p.stem): p.stem for p in Path().glob('[0-9]*.ipynb')
+}
 
 
 def mend(text):

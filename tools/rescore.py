@@ -2,15 +2,14 @@
 
 Adds median and largest value to their records; the means must be those on record."""
 
-import json
 import sys
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from flowbook.files import write_bytes
-from flowbook.runs import measure, read_parts, read_run, shipped
+from flowbook.records import read_run, shipped, write_record
+from flowbook.runs import measure, read_parts
 
 torch.set_num_threads(1)
 
@@ -31,8 +30,7 @@ def rescore(name):
         change = f'{name}: {m["value"]} then, {again["value"]} now'
         assert abs(again['value'] - m['value']) <= 1e-3 * abs(m['value']), change
         m.update(median=again['median'], largest=again['largest'])
-    text = json.dumps(record, indent=1) + '\n'
-    write_bytes(shipped() / name / 'run.json', text.encode())
+    write_record(record, shipped() / name)
     for m in record['metrics']:
         median = m.get('median', float('nan'))
         print(f"{name} {m['split']} {m['value']:.3f} median {median:.3f}", flush=True)

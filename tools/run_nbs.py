@@ -41,6 +41,18 @@ def stable_widgets(nb):
     return nbformat.from_dict(json.loads(re.sub(r' at 0x[0-9a-f]+>', '>', text)))
 
 
+def join_streams(outputs):
+    "Outputs with neighbouring pieces of one stream joined; where it was cut is chance."
+    joined = []
+    for o in outputs:
+        last = joined[-1] if joined else {}
+        if o['output_type'] == 'stream' and o['name'] == last.get('name'):
+            last['text'] += o['text']
+        else:
+            joined.append(o)
+    return joined
+
+
 def as_text(nb):
     "The file of a notebook, with sorted keys so that only changes differ."
     plain = json.loads(nbformat.writes(nb))
@@ -56,6 +68,8 @@ def run(path):
     run_notebook(nb, path.parent, 600)
     for c, s in zip(nb.cells, sources):
         c.source = s
+        if c.cell_type == 'code':
+            c.outputs = join_streams(c.outputs)
     nb = stable_widgets(nb)
     clean_nb(nb)
     path.write_text(as_text(nb), encoding='utf-8')

@@ -8,7 +8,6 @@ __all__ = ['baseline_record', 'repair', 'record_repairs', 'nearest', 'record_nei
 # %% ../../nbs/15_digits.ipynb #21b58bb8
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,26 +33,14 @@ from flowbook.pixels import (
     on_pixels,
 )
 from ..realnvp import realnvp
-from ..runs import hardware, in_bfloat16, read_run, shipped
+from ..records import hardware, read_run, write_record
+from ..runs import in_bfloat16
 from ..train import Diverged, History, evaluate, fit
-
-# %% ../../nbs/15_digits.ipynb #6d1f9a01
-def write_record(
-    record: dict,  # What `json` can write
-    folder: str | Path,  # Made if it does not exist
-) -> None:
-    "Write a record as `run.json` into a folder."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=1) + '\n'
-    write_bytes(folder / 'run.json', text.encode())
 
 # %% ../../nbs/15_digits.ipynb #7c497fd8
 def baseline_record(
     data: str = 'mnist',  # 'mnist' or 'fashion_mnist'
-    out: str
-    | Path
-    | None = None,  # Folder for `run.json`; None only returns the record
+    out: str | Path | None = None,  # Folder for `run.json`, if it shall be written
 ) -> dict:  # The record: bits/dim of each baseline on the test images
     "Score `baselines` on a full test set, in bits/dim; `ValueError` for other data."
     sets = dict(mnist=mnist, fashion_mnist=fashion_mnist)
