@@ -157,8 +157,8 @@ class Ordered(nn.Module):
 class MADE(Described, Ordered):
     """A masked network `(..., dim) → (..., dim, n_out)` (Germain et al. 2015).
 
-    Output i depends only on the coordinates before i, or on those that `adjacency`
-    names. The last layer starts at zero. `ValueError` for bad sizes."""
+    Output i depends only on the coordinates before i, or on those j with a 1 at [i, j]
+    in `adjacency`. The last layer starts at zero. `ValueError` for bad sizes."""
 
     def __init__(
         self,
@@ -169,9 +169,7 @@ class MADE(Described, Ordered):
         activation: str = 'relu',  # 'relu', 'tanh' or 'silu'
         context_dim: int = 0,  # Length of the context, 0 for none; all may depend on it
         order: list | None = None,  # Coordinates in the order of their generation
-        adjacency: Tensor
-        | list
-        | None = None,  # `(dim, dim)`, 1 at [i, j] if i may read j
+        adjacency: Tensor | list | None = None,  # Or who may read whom, `(dim, dim)`
     ):
         expect_sizes(dim, n_out, hidden, context_dim)
         order, parents = generation_order(dim, order, adjacency)

@@ -15,7 +15,7 @@ from typing import Any
 # %% ../nbs/86_settings.ipynb #b5c0ffe1
 @dataclass(frozen=True)
 class Number:
-    "What a setting may be: a whole or real number from `low` up, or above it, below `high`."
+    "What a setting may be: a number from `low` up, or above it, and below `high`."
 
     kind: type = float  # `int` for whole numbers
     low: float = -math.inf  # smallest value
@@ -36,7 +36,7 @@ class Number:
         return what + ', or None' * self.optional
 
     def check(self, name: str, value):
-        "The value as a plain number; `ValueError` if it is another kind or out of range."
+        "The value as a plain number; `ValueError` if of another kind or out of range."
         if value is None and self.optional:
             return None
         wanted = numbers.Integral if self.kind is int else numbers.Real
@@ -156,7 +156,7 @@ SETTINGS: dict[str, Kind] = dict(  # of `fit`
 
 
 def check_settings(kinds: dict, values: dict) -> dict:
-    "Settings as plain values; `ValueError` names the first that is not what its kind allows."
+    "Settings as plain values; `ValueError` names the first that its kind refuses."
     return {name: kinds[name].check(name, value) for name, value in values.items()}
 
 # %% ../nbs/86_settings.ipynb #86f1a604

@@ -41,6 +41,17 @@ def toy(
         raise ValueError(f"name: expected one of {', '.join(toys)}, got {name!r}")
     return toys[name]
 
+# %% ../nbs/92_toys.ipynb #7075002f
+def log_prob_of(law: Toy) -> Callable:
+    "The log-density of a law; `ValueError` if it has no closed form."
+    if law.log_prob is None:
+        known = ', '.join(name for name, other in toys.items() if other.log_prob)
+        raise ValueError(
+            f'toy: {law.name} has no closed-form density, so its KL is unknown; '
+            f'expected one of {known}'
+        )
+    return law.log_prob
+
 # %% ../nbs/92_toys.ipynb #618a4e38
 def normal_log_prob(
     x: Tensor,  # Numbers, any shape
@@ -66,7 +77,8 @@ def quadrature(
     window: tuple,  # (left, right, bottom, top), all that holds mass
     n: int = 1500,  # Cells along each side
 ) -> tuple[float, float]:  # Mass, and entropy in nats
-    "Integrate a law by the midpoint rule on an n × n grid."
+    "Integrate a law by the midpoint rule; `ValueError` if it has no closed form."
+    log_prob = log_prob_of(law)
     left, right, bottom, top = window
     middles = torch.arange(n, dtype=torch.float64) + 0.5
     xs = left + (right - left) * middles / n
@@ -74,7 +86,7 @@ def quadrature(
     mass = 0.0
     entropy = 0.0
     for part in xs.split(100):
-        p = law.log_prob(torch.cartesian_prod(part, ys)).exp()
+        p = log_prob(torch.cartesian_prod(part, ys)).exp()
         mass += p.sum().item()
         entropy -= torch.special.xlogy(p, p).sum().item()
     cell = (right - left) * (top - bottom) / n**2
@@ -315,15 +327,10 @@ def kl_to_truth(
 
     Infinite if a point overflows on its way to the base; `ValueError` for a law
     without a closed-form density."""
-    if toy.log_prob is None:
-        known = ', '.join(name for name, law in toys.items() if law.log_prob)
-        raise ValueError(
-            f'toy: {toy.name} has no closed-form density, so its KL is unknown; '
-            f'expected one of {known}'
-        )
+    log_prob = log_prob_of(toy)
     x = toy.sample(n, torch.Generator().manual_seed(10**12 + seed))
     loss = evaluate(flow, x, batch_size=10_000).double()  # −log p_model
     if not torch.isfinite(loss).all():
         return math.inf, math.inf
-    difference = toy.log_prob(x).double() + loss
+    difference = log_prob(x).double() + loss
     return difference.mean().item(), difference.std().item() / n**0.5
