@@ -128,7 +128,7 @@ def main():
         commit = ['git', '-C', str(a.old), 'rev-parse', '--short', 'HEAD']
         old = subprocess.run(commit, capture_output=True, text=True).stdout.strip()
         sys.path.insert(0, str(ROOT))
-        from flowbook.runs import hardware
+        from flowbook.records import hardware
 
         record = dict(old=old, rounds=a.rounds, unit='CPU ms, medians', metrics=metrics)
         record['hardware'] = dict(hardware('cpu'), threads=1)

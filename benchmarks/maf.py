@@ -27,7 +27,7 @@ from flowbook.autoregressive import Autoregressive, by_loop, maf
 from flowbook.core import Compose, Flow, Invert
 from flowbook.data import mnist10k
 from flowbook.made import MADE
-from flowbook.runs import hardware, read_run
+from flowbook.records import hardware, read_run
 from flowbook.train import fit
 
 LAYERS, WIDTH = 5, 512

@@ -61,7 +61,7 @@ from flowbook.pixels import (
     evaluate_bits,
     on_pixels,
 )
-from .runs import read_run, shipped
+from .records import read_run, shipped
 from .toys import kl_to_truth, toy, toys
 from .train import Diverged, History, evaluate, fit, nll
 

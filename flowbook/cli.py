@@ -65,7 +65,7 @@ class FitOptions(Checked):
         Flag(), 'go on from the checkpoint of an interrupted run', False
     )
 
-
+# %% ../nbs/81_cli.ipynb #5405dee1
 @dataclass
 class SampleOptions(Checked):
     "What `flowbook sample` takes."
@@ -78,7 +78,7 @@ class SampleOptions(Checked):
     seed: int = setting(SETTINGS['seed'], 'seed of the draw', 0)
     out: str = setting(Text(), 'file to write: .png, .npy or .csv', 'samples.png')
 
-
+# %% ../nbs/81_cli.ipynb #e55e11e6
 @dataclass
 class ScoreOptions(Checked):
     "What `flowbook score` takes."
@@ -121,7 +121,7 @@ def add_option(parser, f) -> None:
         help=text,
     )
 
-
+# %% ../nbs/81_cli.ipynb #a8563512
 def show_default(value) -> str:
     "A default as one would type it."
     values = value if isinstance(value, tuple) else [value]
@@ -169,7 +169,7 @@ def do_fit(job: Job, options: FitOptions) -> None:
         f'record: {out / "run.json"}'
     )
 
-
+# %% ../nbs/81_cli.ipynb #d4484ada
 def in_words(m: dict) -> str:
     "One metric as a line."
     return (
@@ -183,7 +183,7 @@ def do_sample(options: SampleOptions) -> None:
     sample_file(options.run, options.out, options.n, options.temperature, options.seed)
     print(f'{options.n} samples: {options.out}')
 
-
+# %% ../nbs/81_cli.ipynb #1c57696b
 def do_score(options: ScoreOptions) -> None:
     "`flowbook score`"
     result = score_file(options.run, options.file)
@@ -243,7 +243,7 @@ class Verb:
     help: str  # in the list of verbs
     about: str | None = None  # above its options
 
-
+# %% ../nbs/81_cli.ipynb #31d60185
 VERBS = {
     'fit': Verb(
         do_fit,

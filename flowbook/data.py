@@ -190,7 +190,7 @@ def parse_number(text: str) -> float | None:
     except ValueError:
         return None
 
-
+# %% ../nbs/91_data.ipynb #01a85570
 def parse_row(
     fields: list[str],  # The fields of one line
     place: str,  # File and line, for messages
@@ -221,7 +221,7 @@ def read_lines(path: Path) -> list[str]:
             f'{path}: expected text in UTF-8, got other bytes at byte {e.start}'
         ) from e
 
-
+# %% ../nbs/91_data.ipynb #2500be85
 def read_csv(path: Path) -> np.ndarray:
     "Read rows of numbers after an optional header, float64 of shape (n, d)."
     lines = read_lines(path)
@@ -282,7 +282,7 @@ def as_table_tensor(
     with np.errstate(over='ignore'):  # `expect_finite` reports it
         return torch.from_numpy(np.array(array, dtype=dtype, order='C'))
 
-
+# %% ../nbs/91_data.ipynb #baabf094
 def as_images(t: Tensor, name: str) -> Tensor:
     "Return bytes (n, h, w) or (n, c, h, w) as images (n, c, h, w); else `ValueError`."
     if t.dim() == 3:
@@ -299,7 +299,7 @@ def as_images(t: Tensor, name: str) -> Tensor:
         )
     return t
 
-
+# %% ../nbs/91_data.ipynb #94116b79
 def expect_finite(t: Tensor, name: str) -> None:
     "Raise `ValueError` with the place of the first value of a table that is not finite."
     bad = (~t.isfinite()).nonzero()

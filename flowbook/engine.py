@@ -51,7 +51,7 @@ class Stair(NamedTuple):
     full: int  # All of them are open in the columns before this one
     end: int  # All of them are closed from this column on
 
-
+# %% ../nbs/82_engine.ipynb #8d1d502b
 def cut_stairs(mask: Tensor, parts: int) -> list[Stair]:
     "Cut the rows of a mask, `(n_out, n_in)`, into `parts` that need only a prefix."
     count = torch.arange(1, mask.shape[1] + 1)
@@ -65,7 +65,7 @@ def cut_stairs(mask: Tensor, parts: int) -> list[Stair]:
             stairs.append(Stair(slice(start, stop), full, end))
     return stairs
 
-
+# %% ../nbs/82_engine.ipynb #2e989dee
 def stairs_of(mask: Tensor) -> list[Stair] | None:
     "Stairs for a large mask; None for a small one, whose product is faster whole."
     if mask.numel() < 2**16:
@@ -150,7 +150,7 @@ class Step(NamedTuple):
     params: Tensor  # These outputs as parameters, shape `(n, n_params)`
     x: Tensor  # The coordinate, shape `(n,)`
 
-
+# %% ../nbs/82_engine.ipynb #7a904ca6
 class Inside(NamedTuple):
     "One layer between the units of one block."
 
@@ -424,7 +424,7 @@ def refuse_hooks(net: MaskedNetwork) -> None:
             'make pruning permanent first'
         )
 
-
+# %% ../nbs/82_engine.ipynb #321ec506
 def solve(
     layer: Solvable,
     workspace: Workspace,
@@ -463,7 +463,7 @@ def fill_in_blocks(
         return redo_by_steps(layer, z, context_bias, size)
     return x.clone(), log_derivatives.clone()  # no longer inference tensors
 
-
+# %% ../nbs/82_engine.ipynb #1e32cf4a
 def redo_by_steps(
     layer: Solvable, z: Tensor, context_bias: Tensor | None, size: int
 ) -> tuple[Tensor, Tensor]:

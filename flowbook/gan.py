@@ -24,7 +24,7 @@ def fake_examples(
     "Draw as many fake examples as there are real ones, on the same context."
     return model.rsample((len(x),) if context is None else (), context)
 
-
+# %% ../nbs/01_gan.ipynb #6a246177
 def discriminator_loss(
     model: 'GAN',  # A model with `logit` and `rsample`
     x: Tensor,  # Real examples, shape `(n, dim)`
@@ -37,7 +37,7 @@ def discriminator_loss(
     fake_term = F.softplus(model.logit(fake, context))
     return real_term + fake_term  # minus Eq. (eq-gan-d)
 
-
+# %% ../nbs/01_gan.ipynb #47be3166
 def generator_loss(
     model: 'GAN',  # A model with `logit`, `rsample` and `saturating`
     x: Tensor,  # Real examples, shape `(n, dim)`, of which only the number is used
@@ -59,7 +59,7 @@ def expect_sizes(**sizes: int) -> None:
                 f'{name}: expected a whole number from {least} up, got {value!r}'
             )
 
-
+# %% ../nbs/01_gan.ipynb #3b0fc254
 class AdversarialPair(Model):
     "The two networks of a GAN: one makes samples, one tells them from data."
 

@@ -38,7 +38,7 @@ def start_graph(x: Tensor, create_graph: bool) -> Tensor:
         return x
     return x.detach().requires_grad_()
 
-
+# %% ../nbs/03_jacobian.ipynb #f4f1f81d
 def pull_back(y: Tensor, x: Tensor, v: Tensor, create_graph: bool) -> Tensor:
     "The product `vᵀJ`, one backward pass; shape of `x`, whose graph leads to `y`."
     (row,) = torch.autograd.grad(

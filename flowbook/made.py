@@ -68,7 +68,7 @@ def last_known(sets: Tensor) -> list:
     "For each row of `sets`, after how many coordinates in generation order it is known."
     return (sets * torch.arange(1, sets.shape[1] + 1)).amax(1).tolist()
 
-
+# %% ../nbs/09_made.ipynb #ec9f51c5
 def hidden_sets(parents: Tensor, width: int, empty: bool) -> Tensor:
     """What each of `width` hidden units may know, shape `(width, dim)`.
 
@@ -129,7 +129,7 @@ def masks_between(sets: list, parents: Tensor) -> list[Tensor]:
     known = [inputs, *sets, parents]
     return [may_see(readers, sources) for sources, readers in zip(known, known[1:])]
 
-
+# %% ../nbs/09_made.ipynb #a534dba9
 class Ordered(nn.Module):
     "Leads from the order of the data to an order of generation, and back."
 

@@ -31,7 +31,7 @@ def metric(
     "Write a result down."
     return dict(name=name, value=value, **more, unit=unit, split=split, n=n)
 
-
+# %% ../nbs/87_records.ipynb #274bd591
 def mean_metric(
     name: str,  # What was measured
     values: Tensor,  # One number for each example, shape `(n,)`
@@ -97,7 +97,7 @@ def create_folder(
         ) from None
     return folder
 
-
+# %% ../nbs/87_records.ipynb #0a7b0a9d
 def write_record(
     record: dict,  # What `json` can write
     folder: str | Path,  # Made if it does not exist

@@ -47,7 +47,9 @@ from flowbook.records import (
     read_run,
     write_record,
 )
-from .records import shipped as shipped
+from flowbook.records import (
+    shipped as shipped,
+)
 from flowbook.settings import (
     SETTINGS,
     Checked,
@@ -103,7 +105,7 @@ def read_toy(name: str, seed: int) -> Parts:
 
     return Parts(name, 'points', toy.sample, draw(10_000, 0), draw(50_000, 1), toy)
 
-
+# %% ../nbs/80_runs.ipynb #aea39c65
 def read_set(name: str) -> Parts:
     "A set of images with its own three parts, and their classes."
     images = {}
@@ -113,7 +115,7 @@ def read_set(name: str) -> Parts:
         labels[part] = one_hot(classes, 10).float()
     return Parts(name, 'pixels', **images, labels=labels)
 
-
+# %% ../nbs/80_runs.ipynb #1952705e
 def read_file(path: str, seed: int) -> Parts:
     "A file, split 8:1:1 in an order drawn from `seed`; `ValueError` if it is short."
     rows = read_table(path)
@@ -157,7 +159,7 @@ class Entry:
     for_pixels: dict = field(default_factory=dict)  # arguments of `build` on pixels
     defaults: dict = field(default_factory=dict)  # by name of a preset, see `PRESETS`
 
-
+# %% ../nbs/80_runs.ipynb #ce0e71ce
 MODELS = {
     'nice': Entry(
         nice, for_pixels={'base': 'normal'}, defaults={'pixels': {'layers': 6}}
@@ -352,7 +354,7 @@ def build_image_model(job: Job, parts: Parts) -> Model:
         start_from(model, job.start)
     return model
 
-
+# %% ../nbs/80_runs.ipynb #3c00f55e
 def start_from(model: Model, run: str) -> None:
     "Copy the weights of a run; parts that it lacks keep their own start."
     source, _ = read_run(run)
@@ -381,7 +383,7 @@ def build_flow(
         torch.manual_seed(job.seed)
         return (build_image_model if of_images else build_vector_model)(job, parts)
 
-
+# %% ../nbs/80_runs.ipynb #43fec3bb
 def in_bfloat16(
     loss: Callable,  # `loss(model, x, context) -> (n,)`
 ) -> Callable:  # The same, networks in bfloat16 while gradients are taken
@@ -407,7 +409,7 @@ def measure_points(flow: Model, parts: Parts) -> list[dict]:
         )
     return metrics
 
-
+# %% ../nbs/80_runs.ipynb #8c4e64ca
 def measure_pixels(flow: Model, parts: Parts) -> list[dict]:
     "Bits/dim of validation and test images, plain and insured against outliers."
     with_labels = any(getattr(m, 'context_dim', 0) == 10 for m in flow.modules())
@@ -442,7 +444,7 @@ def save_figure(path: Path, draw: Callable, size: tuple) -> None:
     figure.savefig(buffer, format='png', dpi=100)
     write_bytes(path, buffer.getvalue())
 
-
+# %% ../nbs/80_runs.ipynb #5e906808
 def draw_samples(ax, x: Tensor, data: Tensor | None = None) -> None:
     "Images as a sheet, numbers as a histogram, points over the data if given."
     if x.dim() == 4:
@@ -530,7 +532,7 @@ def store(
         flow = load(path)  # what is reported is what was stored
     return flow, dict(metrics=measure(flow, parts)) | results
 
-
+# %% ../nbs/80_runs.ipynb #99a78634
 def expect_unfinished(folder: Path) -> None:
     "Raise `ValueError` if a folder holds a finished run."
     if (folder / 'run.json').exists():

@@ -117,7 +117,7 @@ class Flag:
             return value
         raise ValueError(f'{name}: expected {self}, got {value!r}')
 
-
+# %% ../nbs/86_settings.ipynb #e8699eb7
 @dataclass(frozen=True)
 class Text:
     "What a setting may be: a name or a path."
@@ -135,7 +135,7 @@ class Text:
         "A word of the command line."
         return text
 
-
+# %% ../nbs/86_settings.ipynb #3f24aa83
 Kind = Number | Choice | Several | Flag | Text
 
 # %% ../nbs/86_settings.ipynb #5e770008
@@ -169,7 +169,7 @@ def setting(
     "Declare a setting in one line."
     return field(default=default, metadata=dict(kind=kind, help=help, **notes))
 
-
+# %% ../nbs/86_settings.ipynb #61603f03
 @dataclass
 class Checked:
     """Base of dataclasses whose fields are declared by `setting`.

@@ -47,8 +47,7 @@ def log_prob_of(law: Toy) -> Callable:
     if law.log_prob is None:
         known = ', '.join(name for name, other in toys.items() if other.log_prob)
         raise ValueError(
-            f'toy: {law.name} has no closed-form density, so its KL is unknown; '
-            f'expected one of {known}'
+            f'toy: {law.name} has no closed-form density; expected one of {known}'
         )
     return law.log_prob
 

@@ -584,15 +584,14 @@ def fit(
         ema=ema, seed=seed,
     )  # fmt: skip
     config = check_settings(SETTINGS, asked)
-    patience = SETTINGS['patience'].check('patience', patience)
-    epoch_size = SETTINGS['epoch_size'].check('epoch_size', epoch_size)
+    limits = check_settings(SETTINGS, dict(patience=patience, epoch_size=epoch_size))
     players = settle_players(model, loss)
     valid = settle_valid(valid, players)
     context, valid_context = settle_context(model, data, context, valid, valid_context)
     target, home = settle_device(device), next(model.parameters()).device
     with seeded(config['seed'], target):
         examples = gather(
-            model, data, context, valid, valid_context, prepare, epoch_size
+            model, data, context, valid, valid_context, prepare, limits['epoch_size']
         )
         begin(model.to(target), examples)
         state = TrainingState(model, config)
@@ -600,7 +599,9 @@ def fit(
             state.load(checkpoint)
         try:
             with progress_bar(state, examples, progress) as bar:
-                loop(state, examples, players, loss, patience, checkpoint, bar)
+                loop(
+                    state, examples, players, loss, limits['patience'], checkpoint, bar
+                )
         finally:  # also after Diverged or Ctrl-C
             state.finish(home)
     return state.history

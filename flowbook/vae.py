@@ -51,7 +51,7 @@ def expect_samples(n_samples: int) -> None:
     if n_samples < 1:
         raise ValueError(f'n_samples: expected at least 1, got {n_samples}')
 
-
+# %% ../nbs/02_vae.ipynb #b3b99e03
 def draw_normal(
     mean: Tensor,  # Means, shape `(..., L)`
     log_sd: Tensor,  # Logarithms of the standard deviations, shape `(..., L)`
@@ -228,7 +228,7 @@ def log_weights(
     log_prior = normal_log_prob(z, *z.new_zeros(2))
     return log_decoder + log_prior - normal_log_prob(z, *q)
 
-
+# %% ../nbs/02_vae.ipynb #6dea9a43
 def log_mean_exp(
     parts: Iterable[Tensor],  # Log-weights `(k, ...)`, taken one by one
     n_samples: int,  # How many weights there are in all

@@ -9,29 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from flowbook.all import (
-    GAN,
-    VAE,
-    Affine,
-    BinaryMADE,
-    Compose,
-    Coupling,
-    Described,
-    Flow,
-    Standardize,
-    StandardNormal,
-    dequantize,
-    evaluate,
-    evaluate_bits,
-    fit,
-    iaf,
-    load,
-    maf,
-    nice,
-    on_pixels,
-    realnvp,
-    save,
-)
+from flowbook.autoregressive import maf
+from flowbook.core import Compose, Flow, Standardize, StandardNormal
+from flowbook.coupling import Coupling, nice
+from flowbook.described import Described
+from flowbook.files import load, save
+from flowbook.gan import GAN
+from flowbook.iaf import iaf
+from flowbook.made import BinaryMADE
+from flowbook.pixels import dequantize, evaluate_bits, on_pixels
+from flowbook.realnvp import Affine, realnvp
+from flowbook.train import evaluate, fit
+from flowbook.vae import VAE
 from support import normal, randomize
 
 GREY = torch.randint(

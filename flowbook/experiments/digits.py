@@ -77,8 +77,11 @@ VECTORS = dict(
     activation='silu',
     order=checkerboard_order(28, 28),
 )
+
+
 GLOW = dict(scales=2, steps=6, width=32)
 
+# %% ../../nbs/15_digits.ipynb #c5c6109d
 REPAIRS = {  # each is one step from the one before
     'fully connected, no noise': Rung(realnvp, VECTORS, 'none'),
     '+ uniform noise, scale not bounded': Rung(
@@ -103,9 +106,11 @@ class RungSettings(NamedTuple):
 
 
 VECTOR_SETTINGS = RungSettings(lam=1e-6, lr=1e-3, bfloat16=False)
+
+
 IMAGE_SETTINGS = RungSettings(lam=0.05, lr=2e-3, bfloat16=True)
 
-
+# %% ../../nbs/15_digits.ipynb #3a43f63f
 def build_rung(
     rung: Rung,
     settings: RungSettings,
