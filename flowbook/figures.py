@@ -40,7 +40,7 @@ STYLE: dict = {
     'image.interpolation': 'nearest',
 }
 
-
+# %% ../nbs/90_figures.ipynb #ba24060c
 def use_style() -> None:
     "Apply the book's Matplotlib style to the figures that follow."
     import matplotlib
@@ -193,7 +193,7 @@ def state_at(
         state, _ = next(islice(flow.trace(z), k, None))
     return state
 
-
+# %% ../nbs/90_figures.ipynb #17aa9b2f
 def log_prob_at(
     flow: Flow,  # A flow without context
     k: int,  # Which state
@@ -218,7 +218,7 @@ def window_around(
     right, top = (high + edge).tolist()
     return left, right, bottom, top
 
-
+# %% ../nbs/90_figures.ipynb #698840fe
 def draw_contours(
     ax,  # Matplotlib axes
     log_prob: Callable,  # Log-density in nats, `(n, n, 2) → (n, n)`

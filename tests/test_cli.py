@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from flowbook import __version__, records, runs
-from flowbook.experiments.three_models import main
+from flowbook.cli import main
 from flowbook.files import load
 from flowbook.realnvp import realnvp
 from flowbook.settings import SETTINGS

@@ -23,7 +23,7 @@ from ..train import Diverged, History, evaluate, fit
 # %% ../../nbs/13_banana.ipynb #612fff52
 @dataclass(frozen=True)
 class Recipe:
-    "How a RealNVP of 5 couplings, 5,930 parameters, is set up and trained on the banana."
+    "How a RealNVP of 5 couplings is set up and trained on the banana."
 
     activation: str = 'relu'  # of the conditioners, which have two hidden layers of 32
     bound: float | None = None  # largest |log-scale| of a layer, nats; None: no bound
@@ -59,7 +59,7 @@ def glorot_start(flow: Flow) -> None:
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
 
-
+# %% ../../nbs/13_banana.ipynb #9b75af09
 def make_flow(recipe: Recipe, seed: int = 0) -> Flow:
     "The untrained flow of a recipe."
     with torch.random.fork_rng([]):
@@ -131,7 +131,7 @@ def measure_flow(flow: Flow, history: History, n: int) -> dict:
         seconds=round(history.seconds, 2),
     )
 
-
+# %% ../../nbs/13_banana.ipynb #2227853a
 def run_recipe(name: str, seed: int, n: int) -> dict:
     "Train one of `recipes` and measure it; an entry of `record['runs']`."
     entry = dict(recipe=name, seed=seed)
