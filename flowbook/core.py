@@ -94,7 +94,8 @@ class Standardize(Bijection):
 
     def __init__(self, *shape: int):
         super().__init__()
-        self.shape, self.event_dim = shape, len(shape)
+        self.shape = shape
+        self.event_dim = len(shape)
         self.register_buffer('mean', torch.zeros(shape))
         self.register_buffer('log_s', torch.zeros(shape))
         self.register_buffer('initialized', torch.tensor(False))
@@ -169,7 +170,8 @@ class Invert(Bijection):
 
     def __init__(self, layer: Bijection):
         super().__init__()
-        self.layer, self.event_dim = layer, layer.event_dim_out
+        self.layer = layer
+        self.event_dim = layer.event_dim_out
 
     @property
     def event_dim_out(self):
@@ -277,7 +279,8 @@ def as_array(value, name: str) -> np.ndarray:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as e:
         raise ValueError(f'{name}: expected numbers in one block, got {e}') from None
-    kind, size = array.dtype.kind, array.dtype.itemsize
+    kind = array.dtype.kind
+    size = array.dtype.itemsize
     if kind not in 'biuf':
         raise ValueError(f'{name}: expected real numbers, got {array.dtype}')
     whole = {'b': np.bool_, 'u': np.uint8 if size == 1 else np.int64, 'i': np.int64}
@@ -396,7 +399,8 @@ class Model(Described, nn.Module):
     def read_request(self, shape, context, temperature: float = 1.0):
         "How many samples, as a batch shape, and a context of that batch shape."
         expect_temperature(temperature)
-        shape, context = as_shape(shape), self.read_context(context)
+        shape = as_shape(shape)
+        context = self.read_context(context)
         if context is None:
             return shape, None
         context = context.expand(*shape, *context.shape)

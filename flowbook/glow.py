@@ -7,6 +7,7 @@ __all__ = ['ActNorm', 'InvConv1x1', 'GlowStep', 'glow']
 
 # %% ../nbs/08_glow.ipynb #3ef8c6fb
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,19 +21,18 @@ from .realnvp import Affine
 
 # %% ../nbs/08_glow.ipynb #78d5d8c3
 class ActNorm(Bijection):
-    """A scale and a shift per channel, `x = s ⊙ z + b`, Eq. (eq-actnorm), which start at the data's mean and deviation.
+    """A scale and a shift per channel, `x = s ⊙ z + b`; Eq. (eq-actnorm).
 
-    `initialize`, called by `fit`, measures them once; a channel that does not vary keeps the scale 1."""
+    Events are images, shape `(channels, h, w)`. `initialize`, called by `fit`, sets them
+    once to the data's deviation and mean; a constant channel keeps the scale 1."""
 
     event_dim = 3
 
     def __init__(self, channels: int):
         super().__init__()
         self.channels = channels
-        self.log_s, self.bias = (
-            nn.Parameter(torch.zeros(channels)),
-            nn.Parameter(torch.zeros(channels)),
-        )
+        self.log_s = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer('initialized', torch.tensor(False))
 
     def log_det(self, shape):
@@ -41,14 +41,14 @@ class ActNorm(Bijection):
 
     def forward(self, z, context=None):
         expect_image(z, self.channels, name='z')
-        x = (
-            self.log_s.exp()[:, None, None] * z + self.bias[:, None, None]
-        )  # Eq. (eq-actnorm)
+        s = self.log_s.exp()[:, None, None]
+        x = s * z + self.bias[:, None, None]  # Eq. (eq-actnorm)
         return x, self.log_det(z.shape).expand(z.shape[:-3])
 
     def inverse(self, x, context=None):
         expect_image(x, self.channels)
-        z = (x - self.bias[:, None, None]) * (-self.log_s).exp()[:, None, None]
+        s = self.log_s.exp()[:, None, None]
+        z = (x - self.bias[:, None, None]) / s
         return z, -self.log_det(x.shape).expand(x.shape[:-3])
 
     @torch.no_grad()
@@ -57,41 +57,41 @@ class ActNorm(Bijection):
             return
         expect_image(x, self.channels)
         values = x.movedim(-3, 0).flatten(1)
-        mean, s = values.mean(1), values.std(1, correction=0)
-        varies = (
-            s > 100 * torch.finfo(s.dtype).eps * mean.abs()
-        )  # less than that is rounding error
+        mean = values.mean(1)
+        s = values.std(1, correction=0)
+        rounding = 100 * torch.finfo(s.dtype).eps * mean.abs()
+        varies = s > rounding
         self.bias.copy_(mean)
         self.log_s.copy_(torch.where(varies, s, torch.ones_like(s)).log())
         self.initialized.fill_(True)
 
 # %% ../nbs/08_glow.ipynb #dd67f307
 class InvConv1x1(Bijection):
-    """Mix the channels of every pixel by one invertible matrix, `x = W z` with `W = P L U`, Eq. (eq-plu).
+    """Mix the channels of every pixel by one matrix, `x = W z` with `W = P L U`.
 
-    `P` is a fixed permutation, `L` has ones on its diagonal and `U` has `±exp(log_diag)`, so that `W` never becomes singular."""
+    Eq. (eq-plu); events are images, shape `(channels, h, w)`. `P` is a fixed permutation,
+    `L` has ones on its diagonal and `U` has `±exp(log_diag)`: `W` is never singular."""
 
     event_dim = 3
 
     def __init__(self, channels: int):
         super().__init__()
         self.channels = channels
-        rotation = torch.linalg.qr(
-            torch.randn(channels, channels, dtype=torch.float64)
-        )[0]
-        P, L, U = torch.linalg.lu(rotation)
-        L, U = L.to(torch.get_default_dtype()), U.to(torch.get_default_dtype())
+        noise = torch.randn(channels, channels, dtype=torch.float64)
+        P, L, U = torch.linalg.lu(torch.linalg.qr(noise).Q)
+        L = L.to(torch.get_default_dtype())
+        U = U.to(torch.get_default_dtype())
         self.register_buffer('order', P.argmax(1))  # (P y)[i] = y[order[i]]
         self.register_buffer('sign', U.diagonal().sign())
-        self.lower, self.upper = nn.Parameter(L.tril(-1)), nn.Parameter(U.triu(1))
+        self.lower = nn.Parameter(L.tril(-1))
+        self.upper = nn.Parameter(U.triu(1))
         self.log_diag = nn.Parameter(U.diagonal().abs().log())
 
     def factors(self) -> tuple[Tensor, Tensor]:
         "`L` and `U`, shape `(channels, channels)`."
-        L = self.lower.tril(-1) + torch.eye(
-            self.channels, dtype=self.lower.dtype, device=self.lower.device
-        )
-        return L, self.upper.triu(1) + torch.diag(self.sign * self.log_diag.exp())
+        L = self.lower.tril(-1) + torch.diag(torch.ones_like(self.log_diag))
+        U = self.upper.triu(1) + torch.diag(self.sign * self.log_diag.exp())
+        return L, U
 
     def weight(self) -> Tensor:
         "`W = P L U`, shape `(channels, channels)`; Eq. (eq-plu)."
@@ -99,63 +99,60 @@ class InvConv1x1(Bijection):
         return (L @ U)[self.order]
 
     def solve(self, y: Tensor) -> Tensor:
-        "`W⁻¹ y` for columns `y` of shape `(..., channels, n)`: a permutation and two triangular systems, no inverse."
+        "`W⁻¹ y`, shape `(..., channels, n)`: two triangular systems, no inverse."
         L, U = self.factors()
         y = y[..., self.order.argsort(), :]
         y = torch.linalg.solve_triangular(L, y, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(U, y, upper=True)
 
     def log_det(self, shape):
-        "log|det ∂x/∂z| of one event, Eq. (eq-conv-det): every pixel is multiplied by `W`."
+        "log|det ∂x/∂z| of one event, Eq. (eq-conv-det): `W` acts on every pixel."
         return shape[-2] * shape[-1] * self.log_diag.sum()
 
     def forward(self, z, context=None):
         expect_image(z, self.channels, name='z')
-        return (self.weight() @ z.flatten(-2)).reshape(z.shape), self.log_det(
-            z.shape
-        ).expand(z.shape[:-3])
+        x = (self.weight() @ z.flatten(-2)).reshape(z.shape)
+        return x, self.log_det(z.shape).expand(z.shape[:-3])
 
     def inverse(self, x, context=None):
         expect_image(x, self.channels)
-        return self.solve(x.flatten(-2)).reshape(x.shape), -self.log_det(
-            x.shape
-        ).expand(x.shape[:-3])
+        z = self.solve(x.flatten(-2)).reshape(x.shape)
+        return z, -self.log_det(x.shape).expand(x.shape[:-3])
 
 # %% ../nbs/08_glow.ipynb #842f6aa8
 class GlowStep(Compose):
-    """One step of Glow: from the data side, `ActNorm`, `InvConv1x1` and an affine coupling; Eq. (eq-step).
+    """One step of Glow: from the data side, `ActNorm`, `InvConv1x1`, affine coupling.
 
-    The first two are affine at every pixel, so this class multiplies by one matrix in their place, Eq. (eq-fold)."""
+    Eq. (eq-step); events are images, shape `(channels, h, w)`. The first two are affine at
+    every pixel, so one matrix takes their place, Eq. (eq-fold)."""
 
     def __init__(
         self,
         channels: int,  # Channels of an event, at least 2
         *,
         bound: float | None = 3.0,  # Largest |log-scale| of the coupling, see `Affine`
-        **options,  # Of the coupling's conditioner, see `ConvNet`
+        **options: Any,  # Of the coupling's conditioner, see `ConvNet`
     ):
         coupling = Coupling(channels, Affine(bound), axis=-3, **options)
         super().__init__(coupling, InvConv1x1(channels), ActNorm(channels))
 
+    def mix(self, y: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+        "`matrix` times every pixel, plus `shift`; channels last, as convolutions want it."
+        return F.linear(y.movedim(-3, -1), matrix, shift).movedim(-1, -3)
+
     def forward(self, z, context=None):
         coupling, conv, norm = self.layers
         z, log_det = coupling(z, context)
-        with torch.autocast(
-            z.device.type, enabled=False
-        ):  # only the conditioners may run in half precision
+        with torch.autocast(z.device.type, enabled=False):  # not in half precision
             A = norm.log_s.exp()[:, None] * conv.weight()  # Eq. (eq-fold)
-            x = F.linear(z.movedim(-3, -1), A, norm.bias).movedim(
-                -1, -3
-            )  # channels last in memory, as the convolutions want them
+            x = self.mix(z, A, norm.bias)
         return x, log_det + conv.log_det(z.shape) + norm.log_det(z.shape)
 
     def inverse(self, x, context=None):
         coupling, conv, norm = self.layers
         with torch.autocast(x.device.type, enabled=False):
-            B = conv.solve(
-                torch.diag((-norm.log_s).exp())
-            )  # Eq. (eq-fold), the inverse of A
-            z = F.linear(x.movedim(-3, -1), B, -(B @ norm.bias)).movedim(-1, -3)
+            B = conv.solve(torch.diag((-norm.log_s).exp()))  # Eq. (eq-fold), A⁻¹
+            z = self.mix(x, B, -(B @ norm.bias))
         z, log_det = coupling.inverse(z, context)
         return z, log_det - conv.log_det(x.shape) - norm.log_det(x.shape)
 
@@ -163,33 +160,33 @@ class GlowStep(Compose):
 def glow(
     shape: tuple = (1, 28, 28),  # Shape (C, h, w) of an event
     *,
-    scales: int = 2,  # Each squeezes and takes its steps, and all but the last split
+    scales: int = 2,  # Each squeezes and takes its steps; all but the last split
     steps: int = 8,  # Steps on each scale
     width: int = 64,  # Channels of the conditioners
     blocks: int = 0,  # Residual blocks of each conditioner
     activation: str = 'relu',  # Activation of the conditioners
     bound: float | None = 3.0,  # Largest |log-scale| of one coupling, see `Affine`
-    context_dim: int = 0,  # Length of the context, such as a one-hot class; 0 for none
-) -> Flow:  # Flow over real-valued images, with a flat latent vector if there are two scales or more
-    "Glow (Kingma and Dhariwal 2018): scales of squeezed steps, with a learned prior for the channels that leave."
-    options = dict(
-        width=width,
-        blocks=blocks,
-        activation=activation,
-        bound=bound,
-        context_dim=context_dim,
+    context_dim: int = 0,  # Length of the context, such as a one-hot class
+) -> Flow:  # Over real-valued images; `z` is flat if there are two scales or more
+    "Glow (Kingma and Dhariwal 2018), with a learned prior for the channels that leave."
+    net: dict[str, Any] = dict(
+        blocks=blocks, activation=activation, context_dim=context_dim
     )
+
+    def step(c):
+        return GlowStep(c, width=width, bound=bound, **net)
+
+    def prior(c):  # Eq. (eq-glow-prior)
+        wide: dict[str, Any] = dict(width=4 * c, context_dim=context_dim)
+        return Coupling(c, Affine(bound), axis=-3, **wide)
 
     def stack(shape, scales):
         c, h, w = small = Squeeze().input_shape(shape)
-        scale = [*(GlowStep(c, **options) for _ in range(steps)), Squeeze()]
         if scales == 1:
-            return Compose(*scale)
+            return Compose(*(step(c) for _ in range(steps)), Squeeze())
+        layers = [step(c) for _ in range(steps)]
         inner = stack((c - c // 2, h, w), scales - 1)
-        prior = Coupling(
-            c, Affine(bound), axis=-3, width=4 * c, context_dim=context_dim
-        )  # Eq. (eq-glow-prior)
-        return Compose(Split(inner, small), prior, *scale)
+        return Compose(Split(inner, small), prior(c), *layers, Squeeze())
 
     bijection = stack(tuple(shape), scales)
     return Flow(StandardNormal(*bijection.input_shape(shape)), bijection)

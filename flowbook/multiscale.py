@@ -7,6 +7,8 @@ __all__ = ['CheckerboardCoupling', 'Squeeze', 'Split', 'realnvp_images']
 
 # %% ../nbs/07b_multiscale.ipynb #0a5c0004
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,7 @@ from flowbook.core import (
     expect_event,
     sum_event,
 )
-from .coupling import Coupling
-from .described import Described
+from .coupling import Coupling, Elementwise
 from .nets import ConvNet, expect_image
 from .realnvp import Affine
 
@@ -163,7 +164,9 @@ def realnvp_images(
     context_dim: int = 0,  # Length of the context, 0 for none
 ) -> Flow:  # Over real-valued images; `z` is flat if there are two scales or more
     "Multi-scale RealNVP (Dinh et al. 2017, §3.6): couplings, squeezing and splitting."
-    net = dict(blocks=blocks, activation=activation, context_dim=context_dim)
+    net: dict[str, Any] = dict(
+        blocks=blocks, activation=activation, context_dim=context_dim
+    )
 
     def boards(n, c, width):
         flips = [i % 2 == 1 for i in range(n)]

@@ -402,8 +402,11 @@ def run_epoch(
     state: TrainingState, examples: Examples, players: list, total: int, bar
 ) -> dict:
     "One pass over the data; the mean loss of each player, in nats. `Diverged` on NaN."
-    model, optimizer, config = state.model, state.optimizer, state.config
-    x, batch_size = examples.x, config['batch_size']
+    model = state.model
+    optimizer = state.optimizer
+    config = state.config
+    x = examples.x
+    batch_size = config['batch_size']
     losses: dict = {name: [] for name, *_ in players}
     for index in torch.randperm(len(x)).split(batch_size):
         batch, context = examples.batch(index, next(model.parameters()))
@@ -494,7 +497,9 @@ def loop(
     bar,
 ) -> None:
     "Epoch after epoch until all are done or nothing improves any more."
-    history, config, start = state.history, state.config, time.time()
+    history = state.history
+    config = state.config
+    start = time.time()
     for epoch in range(len(history.train), config['epochs']):
         if no_progress(history, patience):
             break
@@ -588,7 +593,8 @@ def fit(
     players = settle_players(model, loss)
     valid = settle_valid(valid, players)
     context, valid_context = settle_context(model, data, context, valid, valid_context)
-    target, home = settle_device(device), next(model.parameters()).device
+    target = settle_device(device)
+    home = next(model.parameters()).device
     with seeded(config['seed'], target):
         examples = gather(
             model, data, context, valid, valid_context, prepare, limits['epoch_size']
