@@ -88,9 +88,10 @@ def expect_event(
 
 # %% ../nbs/00_core.ipynb #ddd23b09
 class Standardize(Bijection):
-    """Rescale each coordinate by the mean and standard deviation of the data, Eq. (eq-standardize).
+    """Rescale each coordinate by the mean and standard deviation of the data.
 
-    Starts as the identity; `initialize` measures the statistics once."""
+    Eq. (eq-standardize), for events of any shape. Starts as the identity; `initialize`
+    measures the statistics once."""
 
     def __init__(self, *shape: int):
         super().__init__()
@@ -122,7 +123,9 @@ class Standardize(Bijection):
 
 # %% ../nbs/00_core.ipynb #eb474f42
 class Compose(Bijection):
-    "`f_K ∘ … ∘ f_1`: apply the layers from left to right; log-determinants add up."
+    """`f_K ∘ … ∘ f_1`: apply the layers from left to right; log-determinants add up.
+
+    What has the output shape of one layer must have the input shape of the next."""
 
     def __init__(self, *layers: Bijection):
         super().__init__()
@@ -166,7 +169,7 @@ class Compose(Bijection):
 
 # %% ../nbs/00_core.ipynb #8866da70
 class Invert(Bijection):
-    "The same layer with its two directions swapped."
+    "The same layer with its two directions, and so its shapes, swapped."
 
     def __init__(self, layer: Bijection):
         super().__init__()
@@ -188,7 +191,7 @@ class Invert(Bijection):
 
 # %% ../nbs/00_core.ipynb #2dec2016
 class Permute(Bijection):
-    "Reorder the coordinates of a vector: `x[i] = z[order[i]]`; the log-determinant is 0."
+    "Reorder vectors, shape `(..., D)`: `x[i] = z[order[i]]`; the log-determinant is 0."
 
     def __init__(self, order: list):
         super().__init__()
@@ -215,7 +218,9 @@ class Permute(Bijection):
 
 # %% ../nbs/00_core.ipynb #40841945
 class Base(Described, nn.Module):
-    "A density with independent coordinates; subclasses give that of one coordinate."
+    """A density with independent coordinates; subclasses give that of one coordinate.
+
+    Points have shape `(..., *shape)`, their log-densities shape `(...)`, in nats."""
 
     def __init__(self, *event_shape: int):
         super().__init__()
@@ -239,7 +244,7 @@ class Base(Described, nn.Module):
 
 # %% ../nbs/00_core.ipynb #f5628365
 class StandardNormal(Base):
-    "Independent standard normal coordinates, the left half of Eq. (eq-base)."
+    "Independent standard normal coordinates in any shape, left half of Eq. (eq-base)."
 
     def log_density(self, z):
         return -0.5 * (z * z + math.log(2 * math.pi))
@@ -249,7 +254,9 @@ class StandardNormal(Base):
 
 # %% ../nbs/00_core.ipynb #7270f213
 class StandardLogistic(Base):
-    "Independent standard logistic coordinates (Dinh et al. 2014), the right half of Eq. (eq-base)."
+    """Independent standard logistic coordinates in any shape, right half of Eq. (eq-base).
+
+    The base of NICE (Dinh et al. 2014)."""
 
     def log_density(self, z):
         return -z.abs() - 2 * F.softplus(-z.abs())

@@ -44,7 +44,9 @@ class Elementwise(Described):
 
 # %% ../nbs/06_coupling.ipynb #29a9b5c4
 class Additive(Elementwise):
-    "The map `v = u + t`, whose derivative is 1; Eq. (eq-additive)."
+    """The map `v = u + t`, whose derivative is 1; Eq. (eq-additive).
+
+    For `u` of any shape, `params` has shape `(*u.shape, 1)`."""
 
     n_params = 1
 
@@ -138,7 +140,7 @@ class Coupling(Bijection):
 
 # %% ../nbs/06_coupling.ipynb #7d64bd68
 class DiagScale(Bijection):
-    "A learned scale per coordinate, `x = z e^{log_s}`, Eq. (eq-diag)."
+    "A learned scale per coordinate of shape `(..., dim)`: `x = z e^{log_s}`; Eq. (eq-diag)."
 
     def __init__(self, dim: int):
         super().__init__()

@@ -10,6 +10,7 @@ import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -106,7 +107,7 @@ def save(
     path,  # File to write, by convention `*.safetensors`
     dtype: torch.dtype
     | None = None,  # Store floats in this precision, e.g. `torch.float16`
-    **notes,  # Anything JSON can hold that should travel with the flow
+    **notes: Any,  # Anything JSON can hold that should travel with the flow
 ) -> None:
     "Save a model with its description to one safetensors file, whole or not at all."
     state = model.state_dict()

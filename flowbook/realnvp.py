@@ -33,7 +33,9 @@ def bounded(raw: Tensor, bound: float, constants: dict) -> Tensor:
 
 # %% ../nbs/07_realnvp.ipynb #14e9fef2
 class Affine(Elementwise):
-    "The elementwise map `v = u e^s + t`, Eq. (eq-affine); zeros give the identity."
+    """The elementwise map `v = u e^s + t`, Eq. (eq-affine); zeros give the identity.
+
+    For `u` of any shape, `params` has shape `(*u.shape, 2)`."""
 
     n_params = 2  # raw log-scale and shift per coordinate
 

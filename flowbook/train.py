@@ -575,7 +575,7 @@ def fit(
     ema: float | None = None,  # Decay of the moving average of the weights
     seed: int = 0,  # Of everything random; the global generator is left alone
     device: str | None = None,  # Where to train; None takes CUDA when there is one
-    checkpoint=None,  # File to write after every epoch
+    checkpoint: str | Path | None = None,  # File to write after every epoch
     resume: bool = False,  # Go on from `checkpoint` if it exists
     progress: bool | None = None,  # Show a bar; None shows it unless IN_TEST is set
 ) -> History:  # Losses per epoch, and why the run ended

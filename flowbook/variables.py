@@ -94,7 +94,9 @@ def hinge(
 
 # %% ../nbs/04_variables.ipynb #04e0a102
 class Hinge(Bijection):
-    "Bend each coordinate smoothly at one point, Eq. (eq-hinge); starts as the identity."
+    """Bend each coordinate smoothly at one point, Eq. (eq-hinge).
+
+    Vectors have shape `(..., D)`; starts as the identity."""
 
     def __init__(
         self,

@@ -311,4 +311,4 @@ def test_the_code_of_the_readme_runs(tmp_path):
 
 def test_ci_runs_the_test_command_of_the_readme():
     ci = (ROOT / '.ci' / 'run').read_text().strip().split('\n')[-1]
-    assert ci.endswith('-m pytest') and ci in (ROOT / 'README.md').read_text()
+    assert ci.endswith('-m pytest -n 2') and ci in (ROOT / 'README.md').read_text()
