@@ -400,10 +400,9 @@ class Workspaces:
         self, net: MaskedNetwork, way: str, size: int, z: Tensor
     ) -> Iterator[Workspace]:
         "A workspace for one use with latents `z`, shape `(n, dim)`."
-        weights = [layer.weight for layer in net.stack()]  # each is read once: it may
-        biases = [
-            layer.bias for layer in net.stack()
-        ]  # be computed by a parametrization
+        # Each weight is read once: a parametrization may compute it.
+        weights = [layer.weight for layer in net.stack()]
+        biases = [layer.bias for layer in net.stack()]
         place = place_of([*weights, *biases])
         request = Request(way, size, len(z), z.dtype, place)
         small = sum(map(len, biases)) * len(z) < self.numbers_kept
