@@ -20,6 +20,14 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "With `-n 2`, a worker that has nothing left takes tests from the other."
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 def pytest_collect_file(file_path, parent):
     if (
         file_path.suffix == '.ipynb'
