@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .core import Model, Standardize, StandardNormal
-from .nets import MLP
+from .nets import MLP, expect_sizes
 
 # %% ../nbs/01_gan.ipynb #f4541163
 def fake_examples(
@@ -48,16 +48,6 @@ def generator_loss(
     if model.saturating:
         return -F.softplus(a)  # Eq. (eq-gan-g)
     return F.softplus(-a)  # Eq. (eq-gan-nonsaturating)
-
-# %% ../nbs/01_gan.ipynb #6728ebf8
-def expect_sizes(**sizes: int) -> None:
-    "Raise `ValueError` unless `context_dim` is whole from 0 up, the others from 1 up."
-    for name, value in sizes.items():
-        least = 0 if name == 'context_dim' else 1
-        if not isinstance(value, int) or value < least:
-            raise ValueError(
-                f'{name}: expected a whole number from {least} up, got {value!r}'
-            )
 
 # %% ../nbs/01_gan.ipynb #3b0fc254
 class AdversarialPair(Model):

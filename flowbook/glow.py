@@ -23,8 +23,8 @@ from .realnvp import Affine
 class ActNorm(Bijection):
     """A scale and a shift per channel, `x = s ⊙ z + b`; Eq. (eq-actnorm).
 
-    Events are images, shape `(channels, h, w)`. `initialize`, called by `fit`, sets them
-    once to the data's deviation and mean; a constant channel keeps the scale 1."""
+    Events are images, shape `(channels, h, w)`. `initialize`, called by `fit`, sets
+    them once to the data's deviation and mean; a constant channel keeps the scale 1."""
 
     event_dim = 3
 
@@ -36,7 +36,7 @@ class ActNorm(Bijection):
         self.register_buffer('initialized', torch.tensor(False))
 
     def log_det(self, shape):
-        "log|det ∂x/∂z| of one event, Eq. (eq-actnorm-det): every pixel is scaled alike."
+        "log|det ∂x/∂z| of one event, Eq. (eq-actnorm-det): all pixels are scaled alike."
         return shape[-2] * shape[-1] * self.log_s.sum()
 
     def forward(self, z, context=None):
@@ -69,8 +69,9 @@ class ActNorm(Bijection):
 class InvConv1x1(Bijection):
     """Mix the channels of every pixel by one matrix, `x = W z` with `W = P L U`.
 
-    Eq. (eq-plu); events are images, shape `(channels, h, w)`. `P` is a fixed permutation,
-    `L` has ones on its diagonal and `U` has `±exp(log_diag)`: `W` is never singular."""
+    Eq. (eq-plu); events are images, shape `(channels, h, w)`. `P` is a fixed
+    permutation, `L` has ones on its diagonal and `U` has `±exp(log_diag)`: `W` is
+    never singular."""
 
     event_dim = 3
 
@@ -123,8 +124,8 @@ class InvConv1x1(Bijection):
 class GlowStep(Compose):
     """One step of Glow: from the data side, `ActNorm`, `InvConv1x1`, affine coupling.
 
-    Eq. (eq-step); events are images, shape `(channels, h, w)`. The first two are affine at
-    every pixel, so one matrix takes their place, Eq. (eq-fold)."""
+    Eq. (eq-step); events are images, shape `(channels, h, w)`. The first two are affine
+    at every pixel, so one matrix takes their place, Eq. (eq-fold)."""
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class GlowStep(Compose):
         super().__init__(coupling, InvConv1x1(channels), ActNorm(channels))
 
     def mix(self, y: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
-        "`matrix` times every pixel, plus `shift`; channels last, as convolutions want it."
+        "`matrix` times every pixel, plus `shift`; channels last, as convolutions like."
         return F.linear(y.movedim(-3, -1), matrix, shift).movedim(-1, -3)
 
     def forward(self, z, context=None):

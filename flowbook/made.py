@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from .core import Model, expect_event
 from .described import Described
 from .engine import staircase_linear, stairs_of
-from .nets import expect_context, expect_widths, make_activation, start_at_zero
+from flowbook.nets import (
+    expect_context,
+    expect_sizes,
+    expect_widths,
+    make_activation,
+    start_at_zero,
+)
 
 # %% ../nbs/09_made.ipynb #6c226dde
 def generation_order(
@@ -107,21 +113,6 @@ class MaskedLinear(nn.Module):
             return F.linear(x, self.weight * self.mask, self.bias)
         return staircase_linear(x, self.weight, self.bias, self.mask, self.stairs)
 
-# %% ../nbs/09_made.ipynb #9a0e0004
-def expect_sizes(dim: int, n_out: int, hidden: tuple, context_dim: int) -> None:
-    "Raise `ValueError` unless these are the sizes of a `MADE`."
-    for name, value in dict(dim=dim, n_out=n_out).items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f'{name}: expected a whole number of at least 1, got {value}'
-            )
-    if not expect_widths(hidden):
-        raise ValueError('hidden: expected at least one hidden layer, got none')
-    if not isinstance(context_dim, int) or context_dim < 0:
-        raise ValueError(
-            f'context_dim: expected a whole number of at least 0, got {context_dim}'
-        )
-
 # %% ../nbs/09_made.ipynb #9a0e0005
 def masks_between(sets: list, parents: Tensor) -> list[Tensor]:
     "Masks from the inputs through units that may know `sets` to one output each."
@@ -157,8 +148,8 @@ class Ordered(nn.Module):
 class MADE(Described, Ordered):
     """A masked network `(..., dim) → (..., dim, n_out)` (Germain et al. 2015).
 
-    Output i depends only on the coordinates before i, or on those j with a 1 at [i, j]
-    in `adjacency`. The last layer starts at zero. `ValueError` for bad sizes."""
+    Output i reads the coordinates before i, or those j with a 1 at [i, j] in
+    `adjacency`. The last layer starts at zero. `ValueError` for bad sizes."""
 
     def __init__(
         self,
@@ -171,11 +162,11 @@ class MADE(Described, Ordered):
         order: list | None = None,  # Coordinates in the order of their generation
         adjacency: Tensor | list | None = None,  # Or who may read whom, `(dim, dim)`
     ):
-        expect_sizes(dim, n_out, hidden, context_dim)
+        expect_sizes(dim=dim, n_out=n_out, context_dim=context_dim)
+        expect_widths(hidden, layers=1)
         order, parents = generation_order(dim, order, adjacency)
         super().__init__(order)
-        self.n_out = n_out
-        self.context_dim = context_dim
+        self.n_out, self.context_dim = n_out, context_dim
         self.act = make_activation(activation)
         self.complete = adjacency is None
         sets = [hidden_sets(parents, width, context_dim > 0) for width in hidden]
@@ -194,9 +185,9 @@ class MADE(Described, Ordered):
 
     def context_bias(self, context: Tensor | None) -> Tensor | None:
         "What `context`, `(..., context_dim)`, adds to the first layer, `(..., hidden[0])`."
-        if self.read_context is None:
-            return None
-        return self.read_context(expect_context(context, self.context_dim))
+        if self.read_context is not None:
+            return self.read_context(expect_context(context, self.context_dim))
+        return None
 
     def outputs(self, x: Tensor, context_bias: Tensor | None = None) -> Tensor:
         "From `(..., dim)` to `(..., dim, n_out)`, both in the order of generation."
@@ -212,8 +203,8 @@ class MADE(Described, Ordered):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "From `(..., dim)` to `(..., dim, n_out)`, both in the order of the data."
         expect_event(x, (self.dim,), 'x')
-        y = self.outputs(self.sort(x), self.context_bias(context))
-        return self.unsort(y, -2)
+        bias = self.context_bias(context)
+        return self.unsort(self.outputs(self.sort(x), bias), -2)
 
 # %% ../nbs/09_made.ipynb #88a2ec36
 class BinaryMADE(Model):

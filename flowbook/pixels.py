@@ -47,7 +47,8 @@ def expect_whole(x: Tensor, levels: int = 256) -> None:
     if not (inside and whole):
         last = levels - 1
         raise ValueError(
-            f'x: expected whole numbers 0…{last}, got {low.item():.4g}…{high.item():.4g}; '
+            f'x: expected whole numbers 0…{last}, '
+            f'got {low.item():.4g}…{high.item():.4g}; '
             f'undo any scaling first, such as (x*{last}).round() for images in 0…1'
         )
 
@@ -91,12 +92,12 @@ class Logit(Bijection):
         "Pixel values of `y`, same shape, without rounding error where they are small."
         return self.levels * (torch.sigmoid(y) - self.lam) / (1 - 2 * self.lam)
 
-    def near_one(self, y: Tensor) -> Tensor:
+    def near_levels(self, y: Tensor) -> Tensor:
         "The same where they are close to `levels`."
         return self.levels - self.near_zero(-y)
 
     def forward(self, z, context=None):
-        x = torch.where(z > 0, self.near_one(z), self.near_zero(z))  # Eq. (eq-logit)
+        x = torch.where(z > 0, self.near_levels(z), self.near_zero(z))  # Eq. (eq-logit)
         log_slope = self.log_unit + F.logsigmoid(z) + F.logsigmoid(-z)
         return x, sum_event(log_slope, self.event_dim)  # Eq. (eq-logit-det)
 
@@ -151,7 +152,8 @@ class Reshape(Bijection):
     def input_shape(self, shape):
         if tuple(shape) != self.shape_out:
             raise ValueError(
-                f'shape: expected an event of shape {self.shape_out}, got {tuple(shape)}'
+                f'shape: expected an event of shape {self.shape_out}, '
+                f'got {tuple(shape)}'
             )
         return self.shape_in
 
@@ -295,7 +297,8 @@ def on_pixels(
     lam: float = 1e-6,  # The squeeze λ of Eq. (eq-logit)
 ) -> Flow:  # A flow on dequantised images of that shape
     "Put a flow under a `Logit`, after a `Reshape` if need be: it scores noisy pixels."
-    shape, event = tuple(shape), tuple(flow.event_shape)
+    shape = tuple(shape)
+    event = tuple(flow.event_shape)
     logit = Logit(lam, levels, len(shape))
     if event == shape:
         return Flow(flow.base, Compose(flow.bijection, logit))
@@ -323,10 +326,13 @@ def histogram_bits(
     alpha: float | None = None,  # Added to every count; None: by leave-one-out
 ) -> float:  # bits/dim of `test`, exact
     "Bits per dimension of independent pixels with histograms, Eq. (eq-histogram)."
-    count, seen = count_levels(train), count_levels(test)
+    count = count_levels(train)
+    seen = count_levels(test)
     if not per_pixel:
-        count, seen = count.sum(0, keepdim=True), seen.sum(0, keepdim=True)
-    n, levels = count.sum(1, keepdim=True), count.shape[1]
+        count = count.sum(0, keepdim=True)
+        seen = seen.sum(0, keepdim=True)
+    levels = count.shape[1]
+    n = count.sum(1, keepdim=True)
 
     def left_out(a):
         p = (count - 1 + a).clamp(min=1e-300) / (n - 1 + levels * a)

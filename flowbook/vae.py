@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .core import Model, Standardize
-from .nets import MLP
+from .nets import MLP, expect_sizes
 
 # %% ../nbs/02_vae.ipynb #d2e67a5b
 def normal_log_prob(
@@ -62,14 +62,6 @@ def draw_normal(
     expect_samples(n_samples)
     eps = normal_noise((n_samples, *mean.shape), mean, generator)
     return mean + log_sd.exp() * eps  # Eq. (eq-vae-reparameterize)
-
-# %% ../nbs/02_vae.ipynb #02e0a101
-def expect_sizes(**sizes: int) -> None:
-    "Raise `ValueError` unless all sizes are at least 1, `context_dim` at least 0."
-    for name, value in sizes.items():
-        least = 0 if name == 'context_dim' else 1
-        if value < least:
-            raise ValueError(f'{name}: expected at least {least}, got {value}')
 
 # %% ../nbs/02_vae.ipynb #f66913a6
 class Autoencoder(Model):
