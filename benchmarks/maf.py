@@ -236,26 +236,26 @@ def slow_direction(report, rounds):
     "Sampling a MAF and scoring with an IAF: the direction that costs D passes elsewhere."
     for dim, batches in [(64, [1, 64, 1024]), (784, [64])]:
         flow = trained(dim)
-        mafs = {name: make(dim) for name, make in PEERS.items()}
-        iafs = {name: make(dim, iaf=True) for name, make in PEERS.items()}
+        peers = {k: (make(dim), make(dim, iaf=True)) for k, make in PEERS.items()}
+        plain = dense(flow)
         for batch in batches:
             n = 2 if dim == 784 else rounds if batch < 1024 else 3
-            time_slow(report, flow, mafs, iafs, batch, n, 4 * rounds)
+            time_slow(report, flow, plain, peers, batch, n, 4 * rounds)
         compare_with_loop(report, flow, dim)
 
 
-def time_slow(report, flow, mafs, iafs, batch, rounds, alone):
+def time_slow(report, flow, plain, peers, batch, rounds, alone):
     "Times of one batch, beside the peers and, in more rounds, without them."
     dim = flow.event_shape[0]
     x = torch.randn(batch, dim)
-    one_pass = {'dense pass': partial(dense(flow).log_prob, x)}
+    one_pass = {'dense pass': partial(plain.log_prob, x)}
     ours = {'flowbook': partial(flow.sample, (batch,))}
-    theirs = {name: partial(peer.sample, batch) for name, peer in mafs.items()}
+    theirs = {name: partial(maf.sample, batch) for name, (maf, _) in peers.items()}
     task = f'MAF sampling, D = {dim}, batch {batch}'
     report.times(task, {**ours, **theirs, **one_pass}, rounds)
 
     scored = {'flowbook': partial(reverse(flow).log_prob, x)}
-    theirs = {name: partial(peer.log_prob, x) for name, peer in iafs.items()}
+    theirs = {name: partial(iaf.log_prob, x) for name, (_, iaf) in peers.items()}
     task = f'IAF density, D = {dim}, batch {batch}'
     report.times(task, {**scored, **theirs, **one_pass}, rounds)
 
