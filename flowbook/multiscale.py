@@ -27,7 +27,7 @@ from .realnvp import Affine
 
 # %% ../nbs/07b_multiscale.ipynb #06a955cb
 class CheckerboardCoupling(Bijection):
-    """Change the black squares of a checkerboard and read the white ones; Eq. (eq-masked).
+    """Change the black squares of a checkerboard, read the white ones; Eq. (eq-masked).
 
     Events are images, shape `(channels, h, w)`; `flip` swaps the colours."""
 
@@ -95,8 +95,8 @@ class Squeeze(Bijection):
     def input_shape(self, shape):
         if len(shape) != 3 or shape[1] % 2 or shape[2] % 2:
             raise ValueError(
-                f'x: expected images (..., C, h, w) with even sides, got {tuple(shape)}; '
-                'pad them first'
+                'x: expected images (..., C, h, w) with even sides, '
+                f'got {tuple(shape)}; pad them first'
             )
         return shape[0] * 4, shape[1] // 2, shape[2] // 2
 
