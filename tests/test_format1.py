@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from flowbook.files import load, save
+from flowbook.files import FORMAT, load, read_tensors, save
+from flowbook.records import shipped
 from support import ROOT, normal
 
 FOLDER = ROOT / 'tests' / 'format1'
@@ -51,3 +52,11 @@ def test_there_is_a_file_of_each_kind():
     assert {p.stem for p in FOLDER.glob('*.safetensors')} == set(EXPECTED) and len(
         EXPECTED
     ) == 14
+
+
+def test_what_ships_is_written_in_todays_format():
+    paths = [*shipped().glob('*/weights.safetensors')]
+    paths += [*shipped().glob('three-models/*.safetensors')]
+    assert len(paths) >= 20
+    for path in paths:
+        assert read_tensors(path)[1]['format'] == FORMAT, path
