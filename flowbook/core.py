@@ -7,6 +7,7 @@ __all__ = ['Bijection', 'Standardize', 'Compose', 'Invert', 'Permute', 'Base', '
            'Flow', 'FlowDistribution']
 
 # %% ../nbs/00_core.ipynb #99a2bba5
+import functools
 import math
 from contextlib import contextmanager
 from itertools import chain
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
+from torch.distributions import constraints
 from torch.nn import functional as F
 
 from .described import Described
@@ -30,6 +32,12 @@ class Bijection(Described, nn.Module):
     verifies it."""
 
     event_dim = 1  # how many trailing dimensions form one event
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for direction, name in [('forward', 'z'), ('inverse', 'x')]:
+            if direction in cls.__dict__:
+                setattr(cls, direction, with_door(cls.__dict__[direction], name))
 
     def forward(
         self,
@@ -59,9 +67,124 @@ class Bijection(Described, nn.Module):
         return tuple(shape)
 
     @property
+    def wide(self) -> bool:
+        "Whether data are taken in double precision, though the layer has single."
+        return False
+
+    @property
     def event_dim_out(self) -> int:
         "How many trailing dimensions form one event of `x`."
         return self.event_dim
+
+# %% ../nbs/00_core.ipynb #a5c0ffe1
+def as_tensor(
+    value,  # Numbers: a tensor, an array, a list, a table
+    name: str = 'x',  # What the user calls it
+) -> Tensor:  # The same numbers; whole ones stay whole, double precision stays double
+    "Numbers in any container as a tensor; `ValueError` if they are none."
+    if not isinstance(value, Tensor):
+        value = torch.from_numpy(as_array(value, name))
+    if value.is_complex() or value.layout != torch.strided:
+        raise ValueError(
+            f'{name}: expected real numbers in a dense tensor, '
+            f'got {value.dtype}, {value.layout}'
+        )
+    return value
+
+
+def as_numbers(value, like: Tensor, name: str = 'x') -> Tensor:
+    "Numbers in any container as a tensor of the dtype and on the device of `like`."
+    return as_tensor(value, name).to(like.device, like.dtype)
+
+# %% ../nbs/00_core.ipynb #1a4cec35
+def as_array(value, name: str) -> np.ndarray:
+    "Numbers in any container as an array that torch can take over."
+    try:
+        array = np.asarray(expect_complete(value, name))
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise ValueError(f'{name}: expected numbers in one block, got {e}') from None
+    kind = array.dtype.kind
+    size = array.dtype.itemsize
+    if kind not in 'biuf':
+        raise ValueError(f'{name}: expected real numbers, got {array.dtype}')
+    if kind == 'b':
+        plain: type = np.bool_
+    elif kind == 'f':
+        plain = np.float32 if size <= 4 else np.float64
+    elif kind == 'u' and size in (1, 8):  # int64 has no room for the largest of uint64
+        plain = np.uint8 if size == 1 else np.float64
+    else:
+        plain = np.int64
+    return np.require(array, plain, ['C', 'W'])
+
+# %% ../nbs/00_core.ipynb #c0de0d05
+def expect_complete(value, name: str):
+    "The value, a table as one block; `ValueError` names columns of other things, or gaps."
+    if hasattr(value, 'select_dtypes'):  # a table of pandas
+        others = list(value.select_dtypes(exclude=['number', 'bool']).columns)
+        if others:
+            raise ValueError(
+                f'expected numbers in all columns, but {others} hold none; '
+                'drop or encode them'
+            )
+        kinds = set(value.dtypes)
+        plain = len(kinds) == 1 and isinstance(kinds.pop(), np.dtype)
+        return value.to_numpy() if plain else value.to_numpy('float64', na_value=np.nan)
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        raise ValueError('an array with masked values; fill them in or drop their rows')
+    return value
+
+# %% ../nbs/00_core.ipynb #c0de0d01
+def with_door(direction, name: str):
+    "A direction of a layer that takes numbers in any container and precision."
+
+    @functools.wraps(direction)
+    def wrapper(self, u, context=None):
+        dtype = dtype_of(self)
+        if not is_ready(u, dtype) and not (self.wide and is_ready(u, torch.float64)):
+            u = admit(u, self, dtype, name)
+        if context is not None and not is_ready(context, dtype):
+            context = admit(context, self, dtype, 'context')
+        return direction(self, u, context)
+
+    return wrapper
+
+
+def is_ready(u, dtype: torch.dtype | None) -> bool:
+    "Whether `u` is a tensor in the precision of a layer; None takes any."
+    if not isinstance(u, Tensor):
+        return False
+    return u.dtype == dtype or (dtype is None and u.is_floating_point())
+
+# %% ../nbs/00_core.ipynb #c0de0d02
+def dtype_of(module: nn.Module) -> torch.dtype | None:
+    "The precision of a module, by its first floating-point tensor; None if it has none."
+    place = module.__dict__.get('_place_of_dtype')
+    if place is None:
+        place = find_floats(module)
+        module.__dict__['_place_of_dtype'] = place
+    tensors, name = place
+    return tensors[name].dtype if name in tensors else None
+
+
+def find_floats(module: nn.Module) -> tuple[dict, str]:
+    "Where a module keeps its first floating-point tensor: a dictionary and a key."
+    for m in module.modules():
+        for tensors in (m._parameters, m._buffers):
+            for name, t in tensors.items():
+                if t is not None and t.is_floating_point():
+                    return tensors, name
+    return {}, ''
+
+
+def admit(u, module: nn.Module, dtype: torch.dtype | None, name: str) -> Tensor:
+    "Numbers in any container as a tensor that a layer can work with."
+    u = as_tensor(u, name)
+    if dtype is None:
+        dtype = u.dtype if u.is_floating_point() else torch.get_default_dtype()
+    tensors, key = module.__dict__['_place_of_dtype']
+    device = tensors[key].device if key in tensors else u.device
+    return u.to(device, dtype)
 
 # %% ../nbs/00_core.ipynb #bd5bd6e6
 def sum_event(
@@ -91,35 +214,82 @@ class Standardize(Bijection):
     """Rescale each coordinate by the mean and standard deviation of the data.
 
     Eq. (eq-standardize), for events of any shape. Starts as the identity; `initialize`
-    measures the statistics once."""
+    measures the statistics once, robust ones are median and quartiles."""
 
-    def __init__(self, *shape: int):
+    mean: Tensor
+
+    def __init__(self, *shape: int, robust: bool = False):
         super().__init__()
         self.shape = shape
+        self.robust = robust
         self.event_dim = len(shape)
-        self.register_buffer('mean', torch.zeros(shape))
         self.register_buffer('log_s', torch.zeros(shape))
+        self.register_buffer('mean', torch.zeros(shape))
         self.register_buffer('initialized', torch.tensor(False))
+
+    @property
+    def wide(self):
+        return self.mean.dtype == torch.float64 != self.log_s.dtype
 
     def forward(self, z, context=None):
         expect_event(z, self.shape, 'z')
-        log_det = self.log_s.sum().expand(
-            z.shape[: z.dim() - self.event_dim]
-        )  # Eq. (eq-standardize)
+        batch = z.shape[: z.dim() - self.event_dim]
+        log_det = self.log_s.sum().expand(batch)  # Eq. (eq-standardize)
         return self.mean + self.log_s.exp() * z, log_det
 
     def inverse(self, x, context=None):
         expect_event(x, self.shape, 'x')
         log_det = -self.log_s.sum().expand(x.shape[: x.dim() - self.event_dim])
-        return (x - self.mean) * (-self.log_s).exp(), log_det
+        z = (x - self.mean) * (-self.log_s).exp()
+        return z.to(self.log_s.dtype), log_det
 
     def initialize(self, x, context=None):
         if self.initialized:
             return
-        s = x.std(0, correction=0)
-        self.mean.copy_(x.mean(0))
-        self.log_s.copy_(torch.where(s > 0, s, torch.ones_like(s)).log())
+        if len(x) == 0:
+            raise ValueError('x: expected at least one row to measure, got none')
+        mean, s = (quartiles if self.robust else moments)(x.double())
+        if x.dtype == torch.float64 and not is_resolved(mean, s, self.mean.dtype):
+            self.mean = self.mean.double()
+        self.mean.copy_(mean)
+        self.log_s.copy_(s.log())
         self.initialized.fill_(True)
+
+    def _apply(self, fn, recurse=True):
+        mean, s = self.mean, self.log_s.exp()
+        super()._apply(fn, recurse)
+        rounded = mean.dtype == torch.float64 != self.mean.dtype
+        if rounded and not self.mean.is_meta and not mean.is_meta:
+            if not is_resolved(mean, s, self.mean.dtype):
+                self.mean = mean.to(self.mean.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        saved = state_dict.get(f'{prefix}mean')
+        if saved is not None and saved.dtype == torch.float64:
+            self.mean = self.mean.double()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+# %% ../nbs/00_core.ipynb #c0de0d03
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    "Mean and standard deviation of each coordinate of `(n, *event)`; 1 for a constant."
+    varies = x.amax(0) > x.amin(0)
+    s = x.std(0, correction=0)
+    return x.mean(0), torch.where(varies & (s > 0), s, 1.0)
+
+
+def quartiles(x: Tensor) -> tuple[Tensor, Tensor]:
+    "Median, and half the distance of the quartiles in units of that of a normal law."
+    flat = x.flatten(1).sort(0).values
+    last = len(x) - 1
+    low, middle, high = (flat[round(share * last)] for share in (0.25, 0.5, 0.75))
+    s = ((high - low) / 1.3489795).reshape(x.shape[1:])
+    return middle.reshape(x.shape[1:]), torch.where(s > 0, s, moments(x)[1])
+
+
+def is_resolved(mean: Tensor, s: Tensor, dtype: torch.dtype) -> bool:
+    "Whether numbers of a precision lie close together, compared with the scale of data."
+    return bool((mean.abs() * torch.finfo(dtype).eps <= 1e-4 * s).all())
 
 # %% ../nbs/00_core.ipynb #eb474f42
 class Compose(Bijection):
@@ -137,6 +307,10 @@ class Compose(Bijection):
     @property
     def event_dim_out(self):
         return self.layers[-1].event_dim_out
+
+    @property
+    def wide(self):
+        return any(f.wide for f in self.layers)
 
     def forward(self, z, context=None):
         log_det = 0.0
@@ -182,6 +356,9 @@ class Invert(Bijection):
 
     def output_shape(self, shape):
         return self.layer.input_shape(shape)
+
+    def input_shape(self, shape):
+        return self.layer.output_shape(shape)
 
     def forward(self, z, context=None):
         return self.layer.inverse(z, context)
@@ -267,38 +444,6 @@ class StandardLogistic(Base):
             u, eps=torch.finfo(dtype).tiny
         )  # u may be exactly 0, whose logit is −∞
 
-# %% ../nbs/00_core.ipynb #a5c0ffe1
-def as_tensor(
-    value,  # Numbers: a tensor, an array, a list, a table
-    name: str = 'x',  # What the user calls it
-) -> Tensor:  # The same numbers; whole ones stay whole, double precision stays double
-    "Numbers in any container as a tensor; `ValueError` if they are none."
-    if not isinstance(value, Tensor):
-        value = torch.from_numpy(as_array(value, name))
-    if value.is_complex():
-        raise ValueError(f'{name}: expected real numbers, got {value.dtype}')
-    return value
-
-# %% ../nbs/00_core.ipynb #1a4cec35
-def as_array(value, name: str) -> np.ndarray:
-    "Numbers in any container as an array that torch can take over."
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as e:
-        raise ValueError(f'{name}: expected numbers in one block, got {e}') from None
-    kind = array.dtype.kind
-    size = array.dtype.itemsize
-    if kind not in 'biuf':
-        raise ValueError(f'{name}: expected real numbers, got {array.dtype}')
-    whole = {'b': np.bool_, 'u': np.uint8 if size == 1 else np.int64, 'i': np.int64}
-    plain = whole.get(kind, np.float32 if size <= 4 else np.float64)
-    return np.require(array, plain, ['C', 'W'])
-
-
-def as_numbers(value, like: Tensor, name: str = 'x') -> Tensor:
-    "Numbers in any container as a tensor of the dtype and on the device of `like`."
-    return as_tensor(value, name).to(like.device, like.dtype)
-
 # %% ../nbs/00_core.ipynb #a5c0ffe3
 def share_batch(x: Tensor, context: Tensor, event: tuple, name: str) -> tuple:
     "Data and context with one batch shape, by the usual broadcasting rules."
@@ -339,6 +484,22 @@ def expect_noise(x: Tensor, name: str) -> None:
             'give dequantize(images), or call evaluate_bits'
         )
 
+# %% ../nbs/00_core.ipynb #c0de0d07
+class ContextUnits(Standardize):
+    "Contexts in standard units; files written before there were any hold none."
+
+    since_format_2 = True  # may be absent from a file as a whole
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        for name, t in self.state_dict().items():
+            state_dict.setdefault(prefix + name, t)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def context_sizes(module: nn.Module) -> set:
+    "Lengths of the contexts that the modules inside read."
+    return {getattr(m, 'context_dim', 0) for m in module.modules()} - {0}
+
 # %% ../nbs/00_core.ipynb #deaffa54
 def as_shape(shape) -> tuple:
     "How many samples, a number or several, as a tuple; `ValueError` otherwise."
@@ -367,12 +528,23 @@ class Model(Described, nn.Module):
 
     event_shape: tuple = ()  # shape of one example
     discrete = False  # True for a model of whole numbers, which `fit` passes on
+    has_density = False  # True if the loss is minus a log-density
+    reads: set | None = None  # lengths of the contexts it reads; None: look each time
+
+    def __init__(self):
+        super().__init__()
+        self.context_units: ContextUnits | None = None
 
     @property
     def like(self) -> Tensor:
         "A tensor of the dtype and on the device of the model."
         own = chain(self.parameters(), self.buffers())
         return next(t for t in own if t.is_floating_point())
+
+    @property
+    def wide(self) -> bool:
+        "Whether data are taken in double precision, though the model has single."
+        return False
 
     def loss(
         self,
@@ -390,18 +562,29 @@ class Model(Described, nn.Module):
         x = as_tensor(x, name)
         if len(event) == 3 and not self.discrete:
             expect_noise(x, name)
-        x = as_numbers(x, self.like)
+        like = self.like
+        double = self.wide and name == 'x' and x.dtype != torch.float32
+        x = x.to(like.device, torch.float64 if double else like.dtype)
         expect_event(x, event, name)
         context = self.read_context(context)
         return (x, None) if context is None else share_batch(x, context, event, name)
 
     def read_context(self, context) -> Tensor | None:
         "The context as a tensor `(..., C)`; `ValueError` unless a layer reads such."
-        sizes = {getattr(m, 'context_dim', 0) for m in self.modules()} - {0}
+        sizes = context_sizes(self) if self.reads is None else self.reads
         if context is not None and sizes:
-            context = as_numbers(context, self.like, 'context')
+            context = as_tensor(context, 'context')
+            keep = context.dtype == torch.float64 and self.context_units is not None
+            dtype = torch.float64 if keep else self.like.dtype
+            context = context.to(self.like.device, dtype)
         expect_context(context, sizes)
         return context
+
+    def in_units(self, context: Tensor | None) -> Tensor | None:
+        "A context that was read, as the networks see it."
+        if context is None or self.context_units is None:
+            return context
+        return self.context_units.inverse(context)[0]
 
     def read_request(self, shape, context, temperature: float = 1.0):
         "How many samples, as a batch shape, and a context of that batch shape."
@@ -418,7 +601,9 @@ class Model(Described, nn.Module):
         return [('model', list(self.parameters()), type(self).loss)]
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        "Choose what depends on data `x`, shape `(n, *event_shape)`; nothing by default."
+        "Choose what depends on data `x`, shape `(n, *event_shape)`: units of contexts."
+        if context is not None and self.context_units is not None:
+            self.context_units.initialize(context)
 
 # %% ../nbs/00_core.ipynb #a5c0ffe4
 @contextmanager
@@ -436,15 +621,23 @@ def evaluating(model: nn.Module):
 class Flow(Model):
     "A model with an exact density: a base `π(z)` and a bijection `x = f(z)`."
 
+    has_density = True
+
     def __init__(self, base: Base, bijection: Bijection):
         super().__init__()
         self.base = base
         self.bijection = bijection
         self.event_shape = bijection.output_shape(base.event_shape)
+        self.reads = context_sizes(bijection)
+        self.context_units = ContextUnits(*self.reads) if len(self.reads) == 1 else None
 
     @property
     def like(self) -> Tensor:
         return self.base.zero
+
+    @property
+    def wide(self) -> bool:
+        return self.bijection.wide
 
     def log_prob(
         self,
@@ -453,8 +646,12 @@ class Flow(Model):
     ) -> Tensor:  # Log-density in nats, shape `(...)`, in the model's dtype
         "Log-density of data, Eq. (eq-log-prob); `ValueError` for events of another shape."
         x, context = self.read(x, context)
-        z, log_det = self.bijection.inverse(x, context)
+        z, log_det = self.bijection.inverse(x, self.in_units(context))
         return self.base.log_prob(z) + log_det  # Eq. (eq-log-prob)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        "What calling the module means to PyTorch's own tools: `log_prob`."
+        return self.log_prob(x, context)
 
     def loss(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "Negative log-likelihood of each example in nats."
@@ -462,7 +659,8 @@ class Flow(Model):
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         "Let every layer choose its start, from the data side to the latent side."
-        self.bijection.initialize(x, context)
+        super().initialize(x, context)
+        self.bijection.initialize(x, self.in_units(context))
 
     def sample_with_log_prob(
         self,
@@ -474,7 +672,7 @@ class Flow(Model):
         "Draw samples with gradients and score them, in nats, in the same pass."
         batch, context = self.read_request(shape, context, temperature)
         z = self.base.sample(batch, generator)
-        x, log_det = self.bijection(z * temperature, context)
+        x, log_det = self.bijection(z * temperature, self.in_units(context))
         log_t = math.log(temperature) * math.prod(self.base.event_shape)
         return x, self.base.log_prob(z) - log_t - log_det
 
@@ -484,10 +682,32 @@ class Flow(Model):
         "Samples that carry gradients; the arguments of `sample_with_log_prob`."
         return self.sample_with_log_prob(shape, context, temperature, generator)[0]
 
+    @torch.no_grad()
     def sample(self, shape=(), context=None, temperature=1.0, generator=None) -> Tensor:
-        "Samples without gradients; the arguments of `sample_with_log_prob`."
-        with torch.no_grad():
-            return self.rsample(shape, context, temperature, generator)
+        "Samples without gradients, in pieces; arguments as of `sample_with_log_prob`."
+        batch, context = self.read_request(shape, context, temperature)
+        z = self.base.sample(batch, generator) * temperature
+        return map_in_pieces(self.bijection, z, self.in_units(context), len(batch))
+
+# %% ../nbs/00_core.ipynb #c0de0d08
+def map_in_pieces(
+    bijection: Bijection,
+    z: Tensor,  # Latent points, shape `(*batch, *event)`
+    context: Tensor | None,  # Their contexts, shape `(*batch, C)`
+    batch_dims: int,  # How many leading dimensions form the batch
+    numbers: int = 2**18,  # In one piece: what its intermediate values need is bounded
+) -> Tensor:  # Data points, shape `(*batch, *event_out)`
+    "The generative direction, a few events at a time if there are very many."
+    if z.numel() <= numbers:
+        return bijection(z, context)[0]
+    event = z.shape[batch_dims:]
+    piece = max(1, numbers // event.numel())
+    points = z.reshape(-1, *event).split(piece)
+    contexts = [None] * len(points)
+    if context is not None:
+        contexts = context.reshape(-1, context.shape[-1]).split(piece)
+    x = torch.cat([bijection(p, c)[0] for p, c in zip(points, contexts)])
+    return x.reshape(*z.shape[:batch_dims], *x.shape[1:])
 
 # %% ../nbs/00_core.ipynb #19156ebf
 class FlowDistribution(torch.distributions.Distribution):
@@ -496,20 +716,71 @@ class FlowDistribution(torch.distributions.Distribution):
     arg_constraints: dict = {}
     has_rsample = True
 
-    def __init__(self, flow: Flow, context: Tensor | None = None):
+    def __init__(
+        self,
+        flow: Flow,
+        context: Tensor | None = None,  # Its batch shape is that of the distribution
+        moments: int = 0,  # Samples from which `mean` and `variance` are estimated
+    ):
         self.flow = flow
+        self.moments = moments
         self.context = context = flow.read_context(context)
         batch = torch.Size() if context is None else context.shape[:-1]
         super().__init__(batch, torch.Size(flow.event_shape), validate_args=False)
 
+    def expand(self, batch_shape, _instance=None):
+        "The same law for a larger batch shape."
+        new = self._get_checked_instance(FlowDistribution, _instance)
+        new.flow = self.flow
+        new.moments = self.moments
+        new.context = self.context
+        if self.context is not None:
+            new.context = self.context.expand(*batch_shape, -1)
+        super(FlowDistribution, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
+        return new
+
+    @property
+    def support(self):
+        "Where the density is not zero: all vectors, unless the last layer says less."
+        each = getattr(self.flow.bijection, 'support', constraints.real)
+        return constraints.independent(each, len(self.event_shape))
+
     def log_prob(self, value):
-        return self.flow.log_prob(value, self.context)
+        log_p = self.flow.log_prob(value, self.context)
+        shape = torch.broadcast_shapes(log_p.shape, self.batch_shape)
+        return log_p.expand(shape)
+
+    def request(self, sample_shape) -> tuple:
+        "What the flow is asked for: a shape in front of the context's."
+        shape = as_shape(sample_shape)
+        return shape if self.context is not None else (*shape, *self.batch_shape)
 
     def rsample(self, sample_shape=()):
-        return self.flow.rsample(sample_shape, self.context)
+        return self.flow.rsample(self.request(sample_shape), self.context)
 
     def sample(self, sample_shape=()):
-        return self.flow.sample(sample_shape, self.context)
+        return self.flow.sample(self.request(sample_shape), self.context)
+
+    def estimate(self) -> Tensor:
+        "Samples for the moments, always the same ones."
+        if self.moments < 2:
+            raise NotImplementedError(
+                'the mean of a flow has no closed form; ask for an estimate: '
+                'flow.distribution(moments=10_000).mean'
+            )
+        gen = torch.Generator(self.flow.like.device).manual_seed(0)
+        shape = self.request(self.moments)
+        return self.flow.sample(shape, self.context, generator=gen)
+
+    @property
+    def mean(self):
+        return self.estimate().mean(0)
+
+    @property
+    def variance(self):
+        return self.estimate().var(0)
 
 # %% ../nbs/00_core.ipynb #6c55dcd8
 @patch
@@ -525,6 +796,7 @@ def trace(
         if isinstance(self.bijection, Compose)
         else [self.bijection]
     )
+    context = self.in_units(context)
     for f in layers:
         z, ld = f(z, context)
         log_det = log_det + ld
@@ -532,6 +804,10 @@ def trace(
 
 # %% ../nbs/00_core.ipynb #5c513175
 @patch
-def distribution(self: Flow, context: Tensor | None = None) -> FlowDistribution:
+def distribution(
+    self: Flow,
+    context: Tensor | None = None,  # Its batch shape is that of the distribution
+    moments: int = 0,  # Samples from which `mean` and `variance` are estimated
+) -> FlowDistribution:
     "The flow as a `torch.distributions.Distribution`."
-    return FlowDistribution(self, context)
+    return FlowDistribution(self, context, moments)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .core import Model, Standardize, StandardNormal
+from .core import ContextUnits, Model, Standardize, StandardNormal
 from .nets import MLP, expect_sizes
 
 # %% ../nbs/01_gan.ipynb #f4541163
@@ -70,6 +70,7 @@ class AdversarialPair(Model):
         self.saturating = saturating
         self.base = StandardNormal(latent_dim)
         self.standardize = Standardize(dim)
+        self.context_units = ContextUnits(context_dim) if context_dim else None
         network = partial(
             MLP, hidden=hidden, activation=activation, context_dim=context_dim
         )
@@ -77,8 +78,13 @@ class AdversarialPair(Model):
         self.discriminator = network(dim, 1)  # starts at logit 0: undecided
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        "Measure mean and scale of the data, so that both networks see unit size."
+        "Measure data and contexts, so that both networks see unit size."
+        super().initialize(x, context)
         self.standardize.initialize(x)
+
+    @property
+    def wide(self) -> bool:
+        return self.standardize.wide
 
     def logit(
         self,
@@ -88,7 +94,7 @@ class AdversarialPair(Model):
         "What the discriminator thinks: above 0 for real, below 0 for fake."
         x, context = self.read(x, context)
         h, _ = self.standardize.inverse(x)
-        return self.discriminator(h, context)[..., 0]
+        return self.discriminator(h, self.in_units(context))[..., 0]
 
 # %% ../nbs/01_gan.ipynb #01e0a102
 class GAN(AdversarialPair):
@@ -120,7 +126,7 @@ class GAN(AdversarialPair):
         "Samples that carry gradients."
         shape, context = self.read_request(shape, context, temperature)
         z = temperature * self.base.sample(shape, generator)
-        x, _ = self.standardize(self.generator(z, context))
+        x, _ = self.standardize(self.generator(z, self.in_units(context)))
         return x
 
     def sample(

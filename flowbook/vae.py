@@ -14,7 +14,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .core import Model, Standardize
+from .core import ContextUnits, Model, Standardize
 from .nets import MLP, expect_sizes
 
 # %% ../nbs/02_vae.ipynb #d2e67a5b
@@ -91,10 +91,16 @@ class Autoencoder(Model):
         self.encoder = network(dim, 2 * latent_dim, zero=False)
         self.decoder = network(latent_dim, dim, zero=False)
         self.noise = nn.Parameter(torch.full((dim,), -0.5))  # log of its sd
+        self.context_units = ContextUnits(context_dim) if context_dim else None
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        "Measure mean and scale of the data."
+        "Measure mean and scale of the data, and of their contexts."
+        super().initialize(x, context)
         self.standardize.initialize(x, context)
+
+    @property
+    def wide(self) -> bool:
+        return self.standardize.wide
 
     @property
     def noise_log_sd(self) -> Tensor:
@@ -110,7 +116,7 @@ class Autoencoder(Model):
         "Parameters of the approximate posterior q(z | x)."
         x, context = self.read(x, context)
         h, _ = self.standardize.inverse(x)
-        mean, log_sd = self.encoder(h, context).chunk(2, -1)
+        mean, log_sd = self.encoder(h, self.in_units(context)).chunk(2, -1)
         return mean, log_sd.clamp(-10, 10)  # keeps exp finite for absurd x
 
     def decode(
@@ -120,7 +126,7 @@ class Autoencoder(Model):
     ) -> tuple[Tensor, Tensor]:  # Mean and log-sd, shape `(..., dim)` each
         "Parameters of the decoder's normal law p(x | z), in the unit of the data."
         z, context = self.read(z, context, (self.latent_dim,), 'z')
-        mean, _ = self.standardize(self.decoder(z, context))
+        mean, _ = self.standardize(self.decoder(z, self.in_units(context)))
         return mean, self.noise_log_sd.expand_as(mean)
 
 # %% ../nbs/02_vae.ipynb #885bd028
