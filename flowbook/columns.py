@@ -54,26 +54,29 @@ def fault_of_column(index: int, column: Tensor) -> Fault | None:
         return Fault('point', (index,), text)
     return None
 
-# %% ../nbs/94_columns.ipynb #7917ac09
-def dependent_columns(x: Tensor, candidates: list) -> list[tuple]:
-    "Groups of columns of `(n, d)` that determine each other linearly."
+# %% ../nbs/94_columns.ipynb #f97d9da1
+def dependent_columns(x: Tensor, candidates: list, eps: float) -> list[tuple]:
+    "Groups of columns of `(n, d)` that determine each other, up to rounding by `eps`."
     x = x[:, candidates]
     if len(x) <= len(candidates) + 1 or len(candidates) < 2:
         return []  # too few rows to tell
     z = x - x.mean(0)
-    z = z / z.square().mean(0).sqrt()
+    s = z.square().mean(0).sqrt()
+    z = z / s
+    noise = 1e-5 + 2 * eps * (x.abs().amax(0) / s).max()
     values, vectors = torch.linalg.eigh(z.T @ z / len(z))
-    zero = vectors[:, values < 1e-10 * len(candidates)]
+    zero = vectors[:, values < len(candidates) * noise**2]
     linked = zero @ zero.T  # projection on the null space: blocks of columns that mix
     groups = {tuple((row.abs() > 1e-3).nonzero().flatten().tolist()) for row in linked}
     return [tuple(candidates[i] for i in g) for g in sorted(groups) if len(g) > 1]
 
-# %% ../nbs/94_columns.ipynb #2c576928
+# %% ../nbs/94_columns.ipynb #cdd17ba6
 def find_faults(
     x: Tensor,  # A table, shape `(n, d)`
     most_rows: int = 20_000,  # How many rows are looked at, drawn at random
 ) -> list[Fault]:  # Empty if every column may have a density
     "Find columns without a density: constant, few-valued or dependent ones."
+    eps = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
     x = x.detach().cpu().double()
     if len(x) > most_rows:
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
@@ -84,7 +87,7 @@ def find_faults(
     found = [f for f in faults if f is not None]
     constant = [f.columns[0] for f in found if f.kind == 'constant']
     candidates = [i for i in range(x.shape[1]) if i not in constant]
-    for group in dependent_columns(x, candidates):
+    for group in dependent_columns(x, candidates, eps):
         text = 'determine each other linearly'
         found.append(Fault('dependent', group, text))
     return found
@@ -109,7 +112,7 @@ def expect_density(
         'trains all the same, to a likelihood that has no top'
     )
 
-# %% ../nbs/94_columns.ipynb #bbe30ae4
+# %% ../nbs/94_columns.ipynb #e1281e44
 def spread(
     x: Tensor,  # A table, shape `(n, d)`
     columns: list,  # Numbers of the columns to spread

@@ -12,16 +12,26 @@ import math
 import numbers
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .core import Compose, Flow, Model, as_tensor, evaluating
+from .core import Compose, Flow, Model, evaluating
+from flowbook.examples import (
+    Batch,
+    Rows,
+    Stream,
+    batch_for_model,
+    expect_densities,
+    read_examples,
+)
 from .files import FORMAT, read_tensors, write_tensors
+from .parallel import Processes, local_device, together
 from .settings import SETTINGS, check_settings
 
 # %% ../nbs/05_train.ipynb #937a515a
@@ -59,41 +69,6 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
         a.lerp_(p, w)
     for a, b in zip(average.buffers(), model.buffers()):
         a.copy_(b)
-
-# %% ../nbs/05_train.ipynb #cc190bc8
-def check_data(
-    model: Model,  # The model that is to be fitted
-    x: Tensor,  # The data, shape `(n, …)`, in any container
-    prepare: Callable | None = None,  # From a raw batch to what the model sees
-) -> Tensor:  # The data as a tensor
-    "The data as a tensor; `ValueError` unless `model` can be fitted to them."
-    x = as_tensor(x, 'data')
-    if x.dim() == 0 or len(x) == 0:
-        raise ValueError(
-            f'data: expected at least one example, got shape {tuple(x.shape)}'
-        )
-    expect_finite_rows(x)
-    if prepare is None and not x.is_floating_point() and not model.discrete:
-        raise ValueError(
-            f'data: {x.dtype} values have no density; '
-            'pass prepare=dequantize for images, or floats'
-        )
-    shown = prepare(x[:1]) if prepare else x[:1]
-    if tuple(shown.shape[1:]) != tuple(model.event_shape):
-        wanted = ', '.join(map(str, model.event_shape))
-        raise ValueError(f'data: expected shape (n, {wanted}), got {tuple(x.shape)}')
-    return x
-
-# %% ../nbs/05_train.ipynb #37c15920
-def expect_finite_rows(x: Tensor) -> None:
-    "Raise `ValueError` with the first row that holds NaN or infinity."
-    if not x.is_floating_point() or torch.isfinite(x).all():
-        return
-    bad = (~torch.isfinite(x.reshape(len(x), -1))).any(1).nonzero()
-    raise ValueError(
-        f'data: row {bad[0].item()} holds NaN or infinity, as do {len(bad)} rows '
-        'in all; remove or impute such rows first'
-    )
 
 # %% ../nbs/05_train.ipynb #8a69eb12
 @dataclass
@@ -183,22 +158,31 @@ def settle_players(model: Model, loss: Callable | None) -> list:
     ]
 
 # %% ../nbs/05_train.ipynb #fc6840c3
-def settle_valid(valid, players: list):
+def settle_valid(valid, players: list, examples: Rows | Stream):
     "What `valid=None` stands for; a game has no single loss that could be validated."
-    if valid is not None and not isinstance(valid, numbers.Real):
-        valid = as_tensor(valid, 'valid')
-    if len(players) == 1:
-        return 0.1 if valid is None else valid
-    if isinstance(valid, Tensor) or valid:
+    is_share = valid is None or isinstance(valid, numbers.Real)
+    if len(players) > 1:
+        if not is_share or valid:
+            raise ValueError(
+                'valid: a game of several players has no loss to validate; leave it out'
+            )
+        return 0.0
+    if valid is None:
+        return 0.1 if isinstance(examples, Rows) else 0.0
+    if is_share and not 0 <= valid < 1:
         raise ValueError(
-            'valid: a game of several players has no loss to validate; leave it out'
+            f'valid: expected a share from 0 up, below 1, or held-out data, got {valid}'
         )
-    return 0
+    if is_share and valid and isinstance(examples, Stream):
+        raise ValueError(
+            'valid: a share of a DataLoader cannot be held out; pass held-out data'
+        )
+    return valid
 
 # %% ../nbs/05_train.ipynb #52048250
 def settle_device(device: str | None) -> torch.device:
     "The device to train on; `ValueError` if this machine has none of that name."
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    device = device or local_device()
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError):
@@ -206,86 +190,43 @@ def settle_device(device: str | None) -> torch.device:
             f'device: expected a device of this machine such as cpu, got {device!r}'
         ) from None
 
-# %% ../nbs/05_train.ipynb #ca226b1c
-def settle_context(model: Model, data, context, valid, valid_context) -> tuple:
-    "Both contexts as tensors; `ValueError` unless each has a row for each example."
-    if context is not None:
-        context = as_tensor(context, 'context')
-    if valid_context is not None:
-        valid_context = as_tensor(valid_context, 'valid_context')
-    model.read_context(context)
-    if callable(data) and context is not None:
-        raise ValueError(
-            'context: cannot go with a function that draws fresh data; pass tensors'
-        )
-    if isinstance(valid, Tensor) and (context is None) != (valid_context is None):
-        raise ValueError(
-            'valid_context: expected exactly when context is given and valid is a tensor'
-        )
-    expect_rows('context', context, data)
-    expect_rows('valid_context', valid_context, valid)
-    return context, valid_context
-
-# %% ../nbs/05_train.ipynb #73306105
-def expect_rows(name: str, context: Tensor | None, x) -> None:
-    "Raise `ValueError` unless there is a finite row of `context` for each of `x`."
-    if context is not None and (len(context) != len(x) or not finite(context)):
-        raise ValueError(
-            f'{name}: expected one finite row for each of {len(x)} examples, '
-            f'got shape {tuple(context.shape)}'
-        )
-
 # %% ../nbs/05_train.ipynb #ca226b1e
-@dataclass
-class Examples:
-    "What a model is trained on and validated on."
-
-    x: Tensor  # training data, shape `(n, …)`
-    context: Tensor | None = None  # its context, shape `(n, C)`
-    held: Tensor | None = None  # held-out data as the model sees them; None for none
-    held_context: Tensor | None = None  # its context
-    draw: Callable | None = None  # `draw(n)` gives fresh training data for an epoch
-    prepare: Callable | None = None  # from a raw batch to what the model sees
-
-    def batch(self, index, like: Tensor) -> tuple:
-        "The examples at `index` as the model sees them, and their context."
-        rows = self.x[index].to(like.device)
-        rows = self.prepare(rows) if self.prepare else rows
-        context = None if self.context is None else self.context[index].to(like)
-        return rows.to(like.dtype), context
-
-# %% ../nbs/05_train.ipynb #3c885fec
-def gather(model, data, context, valid, valid_context, prepare, epoch_size) -> Examples:
-    "The examples of a run, with a share of them, or data of their own, held out."
-    draw = data if callable(data) else None
-    x = check_data(model, draw(epoch_size) if draw else data, prepare)
-    if isinstance(valid, Tensor):
-        held, held_context = check_data(model, valid, prepare), valid_context
-    elif not 0 <= valid < 1:
-        raise ValueError(
-            f'valid: expected a share from 0 up, below 1, or held-out data, got {valid}'
-        )
-    elif not valid:
-        held, held_context = None, None
-    elif draw:
-        held, held_context = draw(max(1, round(valid * len(x)))), None
-    else:
-        (held, held_context), (x, context) = split_off(x, context, valid)
-    if held is not None and prepare:
-        held = prepare(held)
-    return Examples(x, context, held, held_context, draw, prepare)
-
-# %% ../nbs/05_train.ipynb #4809ae1d
-def split_off(x: Tensor, context: Tensor | None, share: float) -> tuple:
-    "A random share of examples and contexts, and the rest."
-    n = max(1, round(share * len(x)))
-    if n >= len(x):
-        raise ValueError(
-            f'data: {len(x)} example(s) are too few to hold some out; pass valid=0'
-        )
-    order = torch.randperm(len(x))
-    parts = order[:n], order[n:]
-    return tuple((x[i], None if context is None else context[i]) for i in parts)
+def hold_out(
+    model: Model,
+    examples: Rows | Stream,
+    valid,  # A share, or data in any container
+    valid_context,
+    valid_weights,
+) -> tuple:  # Training examples, and held-out ones or None
+    "Held-out examples, prepared once, so that every epoch sees the same numbers."
+    given = dict(valid_context=valid_context, valid_weights=valid_weights)
+    if isinstance(valid, numbers.Real):
+        extra = [name for name, value in given.items() if value is not None]
+        if extra:
+            raise ValueError(f'{extra[0]}: expected only when valid is data')
+        if not valid or isinstance(examples, Stream):
+            return examples, None
+        if examples.draw:
+            fresh = examples.draw(max(1, round(float(valid) * len(examples))))
+            return examples, Rows(fresh, prepare=examples.prepare).prepared()
+        out, kept = examples.split(float(valid))
+        return kept, out.prepared()
+    has_context = isinstance(examples, Rows) and examples.context is not None
+    held = read_examples(
+        model,
+        valid,
+        valid_context,
+        valid_weights,
+        prepare=examples.prepare,
+        name='valid',
+    )
+    if isinstance(held, Rows):
+        if isinstance(examples, Rows) and has_context != (held.context is not None):
+            raise ValueError(
+                'valid_context: expected exactly when context is given and valid is data'
+            )
+        held = held.prepared()
+    return examples, held
 
 # %% ../nbs/05_train.ipynb #bb8aed8d
 def flatten(groups: dict) -> dict:
@@ -303,21 +244,37 @@ def unflatten(tensors: dict) -> dict:
 
 
 def expect_same_run(path, meta: dict, config: dict) -> None:
-    "Raise `ValueError` unless a checkpoint is of a run with the same settings."
+    "Raise `ValueError` unless a checkpoint is of the same run, perhaps a shorter one."
     then = meta.get('config', {})
-    changed = {k: (v, config.get(k)) for k, v in then.items() if v != config.get(k)}
+    changed = {
+        k: (v, config.get(k))
+        for k, v in then.items()
+        if v != config.get(k) and k != 'epochs'
+    }
+    if 'data' in changed:
+        raise ValueError(
+            f'{path}: a checkpoint of a run on other data; '
+            'delete it or choose another path'
+        )
     if changed or 'history' not in meta:
         raise ValueError(
             f'{path}: a checkpoint of another run; then and now: {changed}. '
             'Delete it or choose another path'
+        )
+    done = len(meta['history']['train'])
+    if done > config['epochs']:
+        raise ValueError(
+            f'epochs: the run at {path} has done {done} already, '
+            f'expected at least as many, got {config["epochs"]}'
         )
 
 # %% ../nbs/05_train.ipynb #bb8aed8e
 class TrainingState:
     "The state of a training run: everything that a checkpoint must hold."
 
-    def __init__(self, model: Model, config: dict):
+    def __init__(self, model: Model, config: dict, processes: Processes):
         self.model = model
+        self.processes = processes
         self.config = config
         self.average = copy.deepcopy(model) if config['ema'] else model
         self.optimizer = torch.optim.AdamW(
@@ -375,56 +332,81 @@ class TrainingState:
 @torch.no_grad()
 def evaluate(
     model: Model,  # The model
-    x: Tensor,  # Data as the model sees them, `(n, *event_shape)`, in any container
+    x,  # Data as the model sees them, `(n, *event_shape)`, in any container
     context: Tensor | None = None,  # Their context, shape `(n, C)`
     loss: Callable | None = None,  # Loss per example; None takes the model's own
     batch_size: int = 1000,  # Examples per pass
 ) -> Tensor:  # Loss of each example, nats, shape `(n,)`, on the CPU
     "The loss of each example, in evaluation mode; `ValueError` unless contexts match."
+    if isinstance(x, Tensor) and len(x) == 0:
+        return torch.zeros(0)
+    examples = read_examples(model, x, context, name='x')
+    losses = [each for each, _ in evaluate_batches(model, examples, loss, batch_size)]
+    return torch.cat(losses)
+
+# %% ../nbs/05_train.ipynb #05de0001
+@torch.no_grad()
+def evaluate_batches(
+    model: Model,
+    examples: Rows | Stream,
+    loss: Callable | None,
+    batch_size: int = 1000,
+    processes: Processes | None = None,
+) -> Iterator[tuple]:
+    "The losses of each batch of examples on the CPU, and their weights."
     loss = loss or type(model).loss
-    x = as_tensor(x)
-    if context is not None:
-        context = as_tensor(context, 'context')
-        if len(context) != len(x):
-            raise ValueError(
-                f'context: expected one row for each of {len(x)}, got {len(context)}'
-            )
-    examples = Examples(x, context)
-    losses = []
     with evaluating(model):
-        for i in range(0, len(x), batch_size):
-            batch, c = examples.batch(slice(i, i + batch_size), model.like)
-            losses.append(loss(model, batch, c).cpu())
-    return torch.cat(losses) if losses else torch.zeros(0)
+        for batch in examples.in_order(batch_size):
+            mine = share_of(batch, processes, examples.sharded)
+            x, context, weights = batch_for_model(mine, model)
+            yield loss(model, x, context).cpu(), weights
+
+
+def share_of(batch: Batch, processes: Processes | None, sharded: bool) -> Batch:
+    "The part of a batch that this process works on."
+    if processes is None or sharded:
+        return batch
+    return Batch(*map(processes.share, batch))
 
 # %% ../nbs/05_train.ipynb #7af52ebb
 def run_epoch(
-    state: TrainingState, examples: Examples, players: list, total: int, bar
+    state: TrainingState, examples: Rows | Stream, players: list, total: int, bar
 ) -> dict:
     "One pass over the data; the mean loss of each player, in nats. `Diverged` on NaN."
-    model = state.model
-    optimizer = state.optimizer
-    config = state.config
-    x = examples.x
-    batch_size = config['batch_size']
-    losses: dict = {name: [] for name, *_ in players}
-    for index in torch.randperm(len(x)).split(batch_size):
-        batch, context = examples.batch(index, next(model.parameters()))
+    sums: dict = {name: [] for name, *_ in players}
+    seen = []
+    for batch in examples.batches(state.config['batch_size']):
+        mine = share_of(batch, state.processes, examples.sharded)
+        n = torch.tensor(float(len(batch.x)))
+        if examples.sharded:
+            n = state.processes.total(n)
         set_rate(state, total)
-        for (
-            name,
-            parameters,
-            player_loss,
-        ) in players:  # the players of a game take turns
-            loss = player_loss(model, batch, context).mean()
-            optimizer.zero_grad()
-            descend(loss, parameters, state, batch, context)
-            optimizer.step()
-            losses[name].append(loss.detach() * len(index))
+        for name, loss in take_turns(state, players, mine, n):
+            sums[name].append(loss * n)
         finish_step(state)
+        seen.append(n)
         bar.update()
-    state.history.lr.append(optimizer.param_groups[0]['lr'])
-    return {name: (torch.stack(v).sum() / len(x)).item() for name, v in losses.items()}
+    state.history.lr.append(state.optimizer.param_groups[0]['lr'])
+    return {name: (sum(v) / sum(seen)).item() for name, v in sums.items()}
+
+# %% ../nbs/05_train.ipynb #05de0002
+def take_turns(
+    state: TrainingState,
+    players: list,
+    batch: Batch,  # The part of a batch that this process works on
+    n: Tensor,  # How many examples the whole batch has
+) -> Iterator[tuple]:
+    "One step of each player; yields its name and its mean loss over the whole batch."
+    x, context, weights = batch_for_model(batch, state.model)
+    for name, parameters, player_loss in players:
+        each = player_loss(state.model, x, context)
+        if weights is not None:
+            each = weights * each
+        loss = each.sum() / n.to(each)
+        state.optimizer.zero_grad()
+        loss = descend(loss, parameters, state, x, context)
+        state.optimizer.step()
+        yield name, loss.cpu()
 
 # %% ../nbs/05_train.ipynb #7af52ebc
 def set_rate(state: TrainingState, total: int) -> None:
@@ -437,19 +419,19 @@ def set_rate(state: TrainingState, total: int) -> None:
         group['lr'] = rate
 
 # %% ../nbs/05_train.ipynb #819ed35e
-def descend(
-    loss: Tensor, parameters: list, state: TrainingState, batch, context
-) -> None:
+def descend(loss: Tensor, parameters: list, state: TrainingState, x, context) -> Tensor:
     "Take gradients of the loss per coordinate and clip them; `Diverged` if not finite."
     dim = math.prod(
         state.model.event_shape
     )  # so `clip` means the same for 2 and for 784
     (loss / dim).backward(inputs=parameters)
+    state.processes.add_gradients(parameters)
+    loss = state.processes.total(loss.detach())
     largest = state.config['clip'] or math.inf
     norm = nn.utils.clip_grad_norm_(parameters, largest)
     if finite(loss, norm):
-        return
-    where = first_nonfinite(state.model, batch, context)
+        return loss
+    where = first_nonfinite(state.model, x, context)
     state.best = state.best or state.untrained
     raise Diverged(
         f'step {state.history.steps}: loss {loss.item():.4g}, gradient norm '
@@ -468,17 +450,27 @@ def finish_step(state: TrainingState) -> None:
     state.history.steps += 1
 
 # %% ../nbs/05_train.ipynb #7af52ebd
-def validate(state: TrainingState, epoch: int, examples: Examples, loss) -> None:
+def validate(state: TrainingState, epoch: int, held, loss) -> None:
     "Keep the averaged weights if they are the best so far; without validation, always."
     h = state.history
-    if examples.held is not None:
-        found = evaluate(state.average, examples.held, examples.held_context, loss)
+    if held is not None:
         before = min((v for v in h.valid if v == v), default=math.inf)  # NaN aside
-        h.valid.append(found.mean().item())
+        h.valid.append(mean_loss(state, held, loss))
         if not h.valid[-1] < before:
             return
         h.best_epoch = epoch
     state.best = state.snapshot()
+
+
+def mean_loss(state: TrainingState, held: Rows | Stream, loss) -> float:
+    "The weighted mean loss of held-out examples, over all processes, in nats."
+    sums = torch.zeros(2, dtype=torch.float64)  # of losses, of weights
+    parts = evaluate_batches(state.average, held, loss, processes=state.processes)
+    for each, weights in parts:
+        w = torch.ones_like(each) if weights is None else weights.cpu()
+        sums = sums + torch.stack([(w * each).sum().double(), w.sum().double()])
+    total = state.processes.total(sums)
+    return (total[0] / total[1]).item()
 
 
 def no_progress(history: History, patience: int | None) -> bool:
@@ -489,7 +481,8 @@ def no_progress(history: History, patience: int | None) -> bool:
 # %% ../nbs/05_train.ipynb #7af52ebe
 def loop(
     state: TrainingState,
-    examples: Examples,
+    examples: Rows | Stream,
+    held: Rows | Stream | None,
     players: list,
     loss,
     patience,
@@ -504,18 +497,16 @@ def loop(
         if no_progress(history, patience):
             break
         torch.manual_seed(config['seed'] * 1_000_003 + epoch + 1)
-        if examples.draw:
-            examples.x = examples.draw(len(examples.x))
         state.model.train()
         first, *others = run_epoch(state, examples, players, bar.total, bar).items()
         history.train.append(first[1])
         for name, value in others:
             history.others.setdefault(name, []).append(value)
-        validate(state, epoch, examples, loss)
+        validate(state, epoch, held, loss)
         show_losses(bar, history)
         history.seconds += time.time() - start
         start = time.time()
-        if checkpoint:
+        if checkpoint and state.processes.writes:
             state.save(checkpoint)
     done = len(history.train) == config['epochs']
     history.stopped = 'all epochs' if done else 'no progress'
@@ -536,30 +527,52 @@ def seeded(seed: int, device: torch.device):
 
 
 @torch.no_grad()
-def begin(model: Model, examples: Examples) -> None:
-    "Let the model choose what depends on data, from the first examples."
+def begin(
+    model: Model, examples: Rows | Stream, processes: Processes, check: bool
+) -> None:
+    "Let the model choose what depends on data, from all examples or many at random."
+    start = examples.some()
+    if examples.sharded:
+        start = Batch(*(None if t is None else processes.all_rows(t) for t in start))
+    if check:
+        expect_densities(model, start)
+    device = model.like.device
+    x = start.x.to(device)
+    if x.dtype not in (torch.float32, torch.float64):
+        x = x.to(model.like.dtype)
+    context = None if start.context is None else start.context.to(device)
     model.eval()
-    model.initialize(*examples.batch(slice(0, 10_000), next(model.parameters())))
+    model.initialize(x, context)
+    processes.agree(model)
 
 # %% ../nbs/05_train.ipynb #4ee21711
-def progress_bar(state: TrainingState, examples: Examples, progress: bool | None):
+def progress_bar(state: TrainingState, examples: Rows | Stream, progress: bool | None):
     "A bar over all steps of the run, hidden under test."
     from tqdm.auto import tqdm
 
-    steps = math.ceil(len(examples.x) / state.config['batch_size'])
+    steps = examples.steps(state.config['batch_size'])
     total = state.config['epochs'] * steps
     hidden = bool(os.environ.get('IN_TEST')) if progress is None else not progress
+    hidden = hidden or not state.processes.writes
     done = state.history.steps
     return tqdm(total=total, initial=done, disable=hidden, unit='step')
+
+# %% ../nbs/05_train.ipynb #05de0003
+def fingerprint(digest: str | None) -> int:
+    "A digest as a number that processes can compare."
+    return 0 if digest is None else int(digest[:15], 16)
 
 # %% ../nbs/05_train.ipynb #8c849745
 def fit(
     model: Model,  # What to train, in place: a flow, or any other `Model`
-    data,  # Examples `(n, *event_shape)`, or a function `n -> tensor` that draws them
-    context: Tensor | None = None,  # What each is conditioned on, shape `(n, C)`
+    data: Any,  # `(n, *event_shape)` in any container, a path, a `Dataset` or
+    # `DataLoader`, or a function `n -> tensor` that draws fresh examples
+    context=None,  # What each is conditioned on, shape `(n, C)`
     *,
-    valid: float | Tensor | None = None,  # Share held out, or data; None is a tenth
-    valid_context: Tensor | None = None,  # Context of `valid`, if that is a tensor
+    weights=None,  # How much each example counts, shape `(n,)`
+    valid: Any = None,  # Share held out, or data; None is a tenth, 0 for a `DataLoader`
+    valid_context=None,  # Context of `valid`, if that is data
+    valid_weights=None,  # Weights of `valid`, if that is data
     loss: Callable | None = None,  # `loss(model, x, context) -> (n,)`; None: its own
     prepare: Callable | None = None,  # From a raw batch to what the model sees
     epochs: int = 100,  # Passes over the data
@@ -576,7 +589,8 @@ def fit(
     seed: int = 0,  # Of everything random; the global generator is left alone
     device: str | None = None,  # Where to train; None takes CUDA when there is one
     checkpoint: str | Path | None = None,  # File to write after every epoch
-    resume: bool = False,  # Go on from `checkpoint` if it exists
+    resume: bool = False,  # Go on from `checkpoint` if it exists, perhaps for longer
+    allow_ties: bool = False,  # Train on columns that have no density all the same
     progress: bool | None = None,  # Show a bar; None shows it unless IN_TEST is set
 ) -> History:  # Losses per epoch, and why the run ended
     """Minimise the loss of a model; for a flow that is maximum likelihood.
@@ -591,23 +605,33 @@ def fit(
     config = check_settings(SETTINGS, asked)
     limits = check_settings(SETTINGS, dict(patience=patience, epoch_size=epoch_size))
     players = settle_players(model, loss)
-    valid = settle_valid(valid, players)
-    context, valid_context = settle_context(model, data, context, valid, valid_context)
     target = settle_device(device)
     home = next(model.parameters()).device
-    with seeded(config['seed'], target):
-        examples = gather(
-            model, data, context, valid, valid_context, prepare, limits['epoch_size']
-        )
-        begin(model.to(target), examples)
-        state = TrainingState(model, config)
+    with seeded(config['seed'], target), together(target) as processes:
+        examples = read_examples(
+            model, data, context, weights, prepare=prepare,
+            batch_size=batch_size, draws=limits['epoch_size'],
+        )  # fmt: skip
+        valid = settle_valid(valid, players, examples)
+        if weights is not None and len(players) > 1:
+            raise ValueError('weights: a game of several players has no weights')
+        config['data'] = examples.digest()
+        if not processes.same(fingerprint(config['data'])) and not examples.sharded:
+            raise ValueError(
+                'data: the processes hold different data; give all of them the same, '
+                'or a DataLoader with a DistributedSampler'
+            )
+        examples, held = hold_out(model, examples, valid, valid_context, valid_weights)
+        begin(model.to(target), examples, processes, loss is None and not allow_ties)
+        state = TrainingState(model, config, processes)
         if resume and checkpoint and Path(checkpoint).is_file():
             state.load(checkpoint)
         try:
             with progress_bar(state, examples, progress) as bar:
                 loop(
-                    state, examples, players, loss, limits['patience'], checkpoint, bar
-                )
+                    state, examples, held, players, loss, limits['patience'],
+                    checkpoint, bar,
+                )  # fmt: skip
         finally:  # also after Diverged or Ctrl-C
             state.finish(home)
     return state.history

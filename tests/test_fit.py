@@ -252,9 +252,7 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_last_one(tmp_path, monkey
     assert len(read_tensors(path)[1]['history']['train']) == 2
 
 
-@pytest.mark.parametrize(
-    'change', [dict(lr=2e-3), dict(epochs=4), dict(seed=9), dict(ema=0.5)]
-)
+@pytest.mark.parametrize('change', [dict(lr=2e-3), dict(seed=9), dict(ema=0.5)])
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path, change):
     run = dict(epochs=2, checkpoint=tmp_path / 'c.safetensors')
     fit(small(), DATA, **run)
@@ -385,7 +383,9 @@ def test_a_constant_column_stays_finite(value):
     x = DATA.clone()
     x[:, 1] = value
     flow = small()
-    history = fit(flow, x, epochs=3)
+    with pytest.raises(ValueError, match='column 1 never varies'):
+        fit(flow, x, epochs=3)
+    history = fit(flow, x, epochs=3, allow_ties=True)
     assert all(map(math.isfinite, history.train + history.valid))
     torch.testing.assert_close(
         flow.sample((100,))[:, 1].mean().item(), value, rtol=1e-3, atol=0.5
