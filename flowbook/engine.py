@@ -104,7 +104,8 @@ class PrefixProducts(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight, mask, *masked = ctx.saved_tensors
         grad_bias = grad.sum(0)
-        if torch.is_grad_enabled():  # to be differentiated again
+        batched = torch._C._functorch.is_legacy_batchedtensor(grad)
+        if torch.is_grad_enabled() or batched:  # to be differentiated again, or many
             grad_weight = (grad.T @ x) * mask
             return grad @ (weight * mask), grad_weight, grad_bias, None, None
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
@@ -149,6 +150,7 @@ class Step(NamedTuple):
     last: Product  # To the outputs of the coordinate
     params: Tensor  # These outputs as parameters, shape `(n, n_params)`
     x: Tensor  # The coordinate, shape `(n,)`
+    read: Tensor  # As the network reads it; `x` itself if there is no reach
 
 # %% ../nbs/82_engine.ipynb #7a904ca6
 class Inside(NamedTuple):
@@ -165,7 +167,13 @@ class Block(NamedTuple):
     before: list[Product]  # They bring in all that was known before the block
     steps: list[Step]  # For steps: one for each coordinate
     inside: list[Inside]  # For sweeps: one for each layer
-    x: Tensor  # The coordinates, shape `(n, size)`
+    x: Tensor  # The coordinates, shape `(size, n)`
+    read: Tensor  # As the network reads them; `x` itself if there is no reach
+
+# %% ../nbs/82_engine.ipynb #e8200035
+def within(x: Tensor, reach: float | None) -> Tensor:
+    "`x` as a network reads it: no farther from 0 than `reach`."
+    return x if reach is None else x.clamp(-reach, reach)
 
 # %% ../nbs/82_engine.ipynb #e8200017
 IN_PLACE = {
@@ -184,13 +192,15 @@ def by_steps(
     "One coordinate after the other: hidden units that waited for it, outputs, itself."
     transform = layer.elementwise.forward
     log_derivatives = []
-    for (hidden, last, params, x), latent in zip(block.steps, z):
+    for (hidden, last, params, x, read), latent in zip(block.steps, z):
         for weight, source, target in hidden:
             act(target.addmm_(weight, source))
         weight, source, target = last
         target.addmm_(weight, source)
         new, log_derivative = transform(latent, params)
         x.copy_(new)
+        if read is not x:
+            read.copy_(within(new, layer.reach))
         log_derivatives.append(log_derivative)
     return torch.stack(log_derivatives)
 
@@ -209,7 +219,7 @@ def by_sweeps(
     latents = z.T
     guess = torch.zeros_like(latents)
     for sweep in range(len(z)):
-        h = guess.T
+        h = within(guess, layer.reach).T
         for base, weight, unit in zip(bases[:-1], weights, units):
             h = act(torch.addmm(base, weight, h, out=unit))
         torch.addmm(bases[-1], weights[-1], h, out=units[-1])
@@ -219,7 +229,9 @@ def by_sweeps(
         guess = new
     for base, unit in zip(bases[:-1], units):  # later blocks read these
         base.copy_(unit)
-    block.x.copy_(new)
+    block.x.copy_(new.T)
+    if block.read is not block.x:
+        block.read.copy_(within(new.T, layer.reach))
     return log_derivatives.T
 
 # %% ../nbs/82_engine.ipynb #e820001a
@@ -257,6 +269,7 @@ class Solvable(Protocol):
     dim: int  # Number of coordinates
     net: MaskedNetwork  # Gives the parameters
     elementwise: Any  # `forward(z, params)` returns values and log-derivatives
+    reach: float | None  # How far from 0 the network reads
     workspaces: 'Workspaces'
 
 # %% ../nbs/82_engine.ipynb #e820001d
@@ -267,6 +280,7 @@ class Request(NamedTuple):
     size: int  # Coordinates in a block
     batch: int  # Number of points
     dtype: torch.dtype
+    has_reach: bool  # Whether coordinates differ from what is read of them
     place: tuple  # Where the weights live: addresses and strides
 
 
@@ -289,14 +303,16 @@ class Buffers:
         net: MaskedNetwork,
         weights: list,  # Of each layer, shape `(rows, columns)`
         biases: list,  # Of each layer, shape `(rows,)`
-        batch: int,  # Number of points
+        request: Request,
     ):
+        batch = request.batch
         self.masks = [layer.mask for layer in net.stack()]
         self.weights = [weight.detach() for weight in weights]  # views: never stale
         if not net.complete:
             self.weights = [w * mask for w, mask in zip(self.weights, self.masks)]
         self.biases = [bias.detach()[:, None] for bias in biases]
         self.x = self.weights[-1].new_zeros(net.dim, batch)
+        self.read = torch.zeros_like(self.x) if request.has_reach else self.x
         self.units = [self.x.new_zeros(len(bias), batch) for bias in biases]
         self.params = self.units[-1].view(net.dim, net.n_out, batch).permute(2, 0, 1)
         self.n_out = net.n_out
@@ -309,6 +325,11 @@ class Buffers:
         if context_bias is not None:
             self.units[0] += context_bias.T
 
+    def coordinates(self, place) -> tuple[Tensor, Tensor]:
+        "The coordinates at `place`, and as they are read; the same view if they are."
+        x = self.x[place]
+        return x, x if self.read is self.x else self.read[place]
+
     def rows(self, start: int, stop: int) -> list[slice]:
         "In each layer, the units that belong to coordinates from `start` to `stop`."
         hidden = map(slice, self.known[start], self.known[stop])
@@ -320,7 +341,7 @@ class Buffers:
 
     def products(self, rows: list, columns: list) -> list[Product]:
         "The product from `columns` to `rows` of each layer that has such rows."
-        sources = [self.x, *self.units]
+        sources = [self.read, *self.units]
         found = []
         for w, source, unit, r, c in zip(
             self.weights, sources, self.units, rows, columns
@@ -336,7 +357,7 @@ class Workspace(Buffers):
     def __init__(
         self, net: MaskedNetwork, weights: list, biases: list, request: Request
     ):
-        super().__init__(net, weights, biases, request.batch)
+        super().__init__(net, weights, biases, request)
         starts = range(0, net.dim, request.size)
         stops = [*starts[1:], net.dim]
         self.blocks = [self.block(*ends, request.way) for ends in zip(starts, stops)]
@@ -345,17 +366,17 @@ class Workspace(Buffers):
         "The coordinates from `start` to `stop`."
         rows = self.rows(start, stop)
         before = self.products(rows, self.columns(0, start, start)) if start else []
-        x = self.x[start:stop].T
+        x = self.coordinates(slice(start, stop))
         if way == 'steps':
             steps = [self.step(start, i) for i in range(start, stop)]
-            return Block(before, steps, [], x)
-        return Block(before, [], self.inside(start, stop), x)
+            return Block(before, steps, [], *x)
+        return Block(before, [], self.inside(start, stop), *x)
 
     def step(self, start: int, i: int) -> Step:
         "Coordinate `i` of the block that begins at `start`."
         columns = self.columns(start, i, i + 1)
         *hidden, last = self.products(self.rows(i, i + 1), columns)
-        return Step(hidden, last, self.params[:, i], self.x[i])
+        return Step(hidden, last, self.params[:, i], *self.coordinates(i))
 
     def inside(self, start: int, stop: int) -> list[Inside]:
         "The layers between the units of the block from `start` to `stop`."
@@ -397,14 +418,16 @@ class Workspaces:
 
     @contextmanager
     def lend(
-        self, net: MaskedNetwork, way: str, size: int, z: Tensor
+        self, layer: 'Solvable', way: str, size: int, z: Tensor
     ) -> Iterator[Workspace]:
         "A workspace for one use with latents `z`, shape `(n, dim)`."
+        net = layer.net
         # Each weight is read once: a parametrization may compute it.
-        weights = [layer.weight for layer in net.stack()]
-        biases = [layer.bias for layer in net.stack()]
+        weights = [linear.weight for linear in net.stack()]
+        biases = [linear.bias for linear in net.stack()]
         place = place_of([*weights, *biases])
-        request = Request(way, size, len(z), z.dtype, place)
+        has_reach = layer.reach is not None
+        request = Request(way, size, len(z), z.dtype, has_reach, place)
         small = sum(map(len, biases)) * len(z) < self.numbers_kept
         idle = self.shelf(request) if small and net.complete else []
         try:
@@ -454,7 +477,7 @@ def fill_in_blocks(
         way, size = choose(layer.dim, len(z))
     refuse_hooks(layer.net)
     with torch.inference_mode(), torch.autocast(z.device.type, enabled=False):
-        with layer.workspaces.lend(layer.net, way, size, z) as workspace:
+        with layer.workspaces.lend(layer, way, size, z) as workspace:
             workspace.start(context_bias)
             x, log_derivatives = solve(layer, workspace, z, way, size)
         overflow = way == 'sweeps' and not x.isfinite().all()
