@@ -24,7 +24,8 @@ from .realnvp import Affine
 # %% ../nbs/10_autoregressive.ipynb #10ae0002
 def expect_reach(reach: float | None) -> float | None:
     "The reach, None for an infinite one; `ValueError` unless it is above 0."
-    if reach is not None and not reach > 0:
+    is_number = isinstance(reach, (int, float))
+    if reach is not None and not (is_number and reach > 0):
         raise ValueError(f'reach: expected a number above 0 or None, got {reach!r}')
     return None if reach == math.inf else reach
 
@@ -237,6 +238,12 @@ class Implicit(torch.autograd.Function):
         found = iter(pull_back(values, wanted, [grad_x, grad_log_det], again))
         return None, *(next(found) if n else None for n in needed)
 
+# %% ../nbs/10_autoregressive.ipynb #10ae0005
+ONE_COORDINATE = (
+    'dim: with one coordinate an affine autoregressive flow is a Gaussian at any depth; '
+    'splines (nsf) or a mixture are not'
+)
+
 # %% ../nbs/10_autoregressive.ipynb #bb19dd1a
 def maf(
     dim: int,  # Length of an event
@@ -248,16 +255,20 @@ def maf(
     context_dim: int = 0,  # Length of the context, 0 for none
     standardize: bool = True,  # End in `Standardize`, which `fit` takes from the data
     order: list | None = None,  # Order next to the data; the next layer goes back
+    reach: float | None = 8.0,  # Farthest from 0 that a network reads; None for any
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     """Make a masked autoregressive flow (Papamakarios et al. 2017).
 
     Density in one pass per layer, samples as by `fill_in`. `ValueError` for bad sizes."""
     if layers < 1:
         raise ValueError(f'layers: expected at least 1, got {layers}')
+    if dim == 1:
+        warnings.warn(ONE_COORDINATE, UserWarning, stacklevel=2)
     order = list(range(dim)) if order is None else list(order)
     options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
     stack = []
     for i in range(layers):
         way = order if (layers - i) % 2 else order[::-1]
-        stack.append(Autoregressive(dim, Affine(bound), order=way, **options))
+        layer = Autoregressive(dim, Affine(bound), reach=reach, order=way, **options)
+        stack.append(layer)
     return Flow(StandardNormal(dim), Compose(*stack, *data_end(dim, standardize)))

@@ -149,8 +149,7 @@ class Step(NamedTuple):
     hidden: list[Product]  # To the hidden units that waited for the one before
     last: Product  # To the outputs of the coordinate
     params: Tensor  # These outputs as parameters, shape `(n, n_params)`
-    x: Tensor  # The coordinate, shape `(n,)`
-    read: Tensor  # As the network reads it; `x` itself if there is no reach
+    x: Tensor  # The coordinate as it is read, shape `(n,)`
 
 # %% ../nbs/82_engine.ipynb #7a904ca6
 class Inside(NamedTuple):
@@ -167,13 +166,20 @@ class Block(NamedTuple):
     before: list[Product]  # They bring in all that was known before the block
     steps: list[Step]  # For steps: one for each coordinate
     inside: list[Inside]  # For sweeps: one for each layer
-    x: Tensor  # The coordinates, shape `(size, n)`
-    read: Tensor  # As the network reads them; `x` itself if there is no reach
+    x: Tensor  # The coordinates as they are read, shape `(size, n)`
 
 # %% ../nbs/82_engine.ipynb #e8200035
 def within(x: Tensor, reach: float | None) -> Tensor:
     "`x` as a network reads it: no farther from 0 than `reach`."
-    return x if reach is None else x.clamp(-reach, reach)
+    return x if reach is None else F.hardtanh(x, -reach, reach)
+
+
+def write(x: Tensor, values: Tensor, reach: float | None) -> None:
+    "Write `within(values, reach)` over `x`."
+    if reach is None:
+        x.copy_(values)
+    else:
+        torch.clamp(values, -reach, reach, out=x)
 
 # %% ../nbs/82_engine.ipynb #e8200017
 IN_PLACE = {
@@ -188,21 +194,21 @@ def by_steps(
     block: Block,
     z: Tensor,  # Latents of the block, shape `(size, n)`
     act: Callable,  # Activation in place
-) -> Tensor:  # Logarithms of the derivatives, shape `(size, n)`
+) -> tuple[Tensor, Tensor]:  # Coordinates and log-derivatives, `(size, n)`
     "One coordinate after the other: hidden units that waited for it, outputs, itself."
     transform = layer.elementwise.forward
+    values = []
     log_derivatives = []
-    for (hidden, last, params, x, read), latent in zip(block.steps, z):
+    for (hidden, last, params, x), latent in zip(block.steps, z):
         for weight, source, target in hidden:
             act(target.addmm_(weight, source))
         weight, source, target = last
         target.addmm_(weight, source)
         new, log_derivative = transform(latent, params)
-        x.copy_(new)
-        if read is not x:
-            read.copy_(within(new, layer.reach))
+        write(x, new, layer.reach)
+        values.append(new)
         log_derivatives.append(log_derivative)
-    return torch.stack(log_derivatives)
+    return torch.stack(values), torch.stack(log_derivatives)
 
 # %% ../nbs/82_engine.ipynb #e8200018
 def by_sweeps(
@@ -210,7 +216,7 @@ def by_sweeps(
     block: Block,
     z: Tensor,  # Latents of the block, shape `(size, n)`
     act: Callable,  # Activation in place
-) -> Tensor:  # Logarithms of the derivatives, shape `(size, n)`
+) -> tuple[Tensor, Tensor]:  # Coordinates and log-derivatives, `(size, n)`
     "All coordinates at once, until a sweep returns its input, at most `size` times."
     weights = [weight * mask for weight, mask, _ in block.inside]
     bases = [base for *_, base in block.inside]
@@ -229,10 +235,8 @@ def by_sweeps(
         guess = new
     for base, unit in zip(bases[:-1], units):  # later blocks read these
         base.copy_(unit)
-    block.x.copy_(new.T)
-    if block.read is not block.x:
-        block.read.copy_(within(new.T, layer.reach))
-    return log_derivatives.T
+    write(block.x, new.T, layer.reach)
+    return new.T, log_derivatives.T
 
 # %% ../nbs/82_engine.ipynb #e820001a
 WAYS = dict(steps=by_steps, sweeps=by_sweeps)
@@ -280,7 +284,6 @@ class Request(NamedTuple):
     size: int  # Coordinates in a block
     batch: int  # Number of points
     dtype: torch.dtype
-    has_reach: bool  # Whether coordinates differ from what is read of them
     place: tuple  # Where the weights live: addresses and strides
 
 
@@ -303,16 +306,14 @@ class Buffers:
         net: MaskedNetwork,
         weights: list,  # Of each layer, shape `(rows, columns)`
         biases: list,  # Of each layer, shape `(rows,)`
-        request: Request,
+        batch: int,  # Number of points
     ):
-        batch = request.batch
         self.masks = [layer.mask for layer in net.stack()]
         self.weights = [weight.detach() for weight in weights]  # views: never stale
         if not net.complete:
             self.weights = [w * mask for w, mask in zip(self.weights, self.masks)]
         self.biases = [bias.detach()[:, None] for bias in biases]
         self.x = self.weights[-1].new_zeros(net.dim, batch)
-        self.read = torch.zeros_like(self.x) if request.has_reach else self.x
         self.units = [self.x.new_zeros(len(bias), batch) for bias in biases]
         self.params = self.units[-1].view(net.dim, net.n_out, batch).permute(2, 0, 1)
         self.n_out = net.n_out
@@ -325,11 +326,6 @@ class Buffers:
         if context_bias is not None:
             self.units[0] += context_bias.T
 
-    def coordinates(self, place) -> tuple[Tensor, Tensor]:
-        "The coordinates at `place`, and as they are read; the same view if they are."
-        x = self.x[place]
-        return x, x if self.read is self.x else self.read[place]
-
     def rows(self, start: int, stop: int) -> list[slice]:
         "In each layer, the units that belong to coordinates from `start` to `stop`."
         hidden = map(slice, self.known[start], self.known[stop])
@@ -341,7 +337,7 @@ class Buffers:
 
     def products(self, rows: list, columns: list) -> list[Product]:
         "The product from `columns` to `rows` of each layer that has such rows."
-        sources = [self.read, *self.units]
+        sources = [self.x, *self.units]
         found = []
         for w, source, unit, r, c in zip(
             self.weights, sources, self.units, rows, columns
@@ -357,7 +353,7 @@ class Workspace(Buffers):
     def __init__(
         self, net: MaskedNetwork, weights: list, biases: list, request: Request
     ):
-        super().__init__(net, weights, biases, request)
+        super().__init__(net, weights, biases, request.batch)
         starts = range(0, net.dim, request.size)
         stops = [*starts[1:], net.dim]
         self.blocks = [self.block(*ends, request.way) for ends in zip(starts, stops)]
@@ -366,17 +362,17 @@ class Workspace(Buffers):
         "The coordinates from `start` to `stop`."
         rows = self.rows(start, stop)
         before = self.products(rows, self.columns(0, start, start)) if start else []
-        x = self.coordinates(slice(start, stop))
+        x = self.x[start:stop]
         if way == 'steps':
             steps = [self.step(start, i) for i in range(start, stop)]
-            return Block(before, steps, [], *x)
-        return Block(before, [], self.inside(start, stop), *x)
+            return Block(before, steps, [], x)
+        return Block(before, [], self.inside(start, stop), x)
 
     def step(self, start: int, i: int) -> Step:
         "Coordinate `i` of the block that begins at `start`."
         columns = self.columns(start, i, i + 1)
         *hidden, last = self.products(self.rows(i, i + 1), columns)
-        return Step(hidden, last, self.params[:, i], *self.coordinates(i))
+        return Step(hidden, last, self.params[:, i], self.x[i])
 
     def inside(self, start: int, stop: int) -> list[Inside]:
         "The layers between the units of the block from `start` to `stop`."
@@ -418,16 +414,14 @@ class Workspaces:
 
     @contextmanager
     def lend(
-        self, layer: 'Solvable', way: str, size: int, z: Tensor
+        self, net: MaskedNetwork, way: str, size: int, z: Tensor
     ) -> Iterator[Workspace]:
         "A workspace for one use with latents `z`, shape `(n, dim)`."
-        net = layer.net
         # Each weight is read once: a parametrization may compute it.
-        weights = [linear.weight for linear in net.stack()]
-        biases = [linear.bias for linear in net.stack()]
+        weights = [layer.weight for layer in net.stack()]
+        biases = [layer.bias for layer in net.stack()]
         place = place_of([*weights, *biases])
-        has_reach = layer.reach is not None
-        request = Request(way, size, len(z), z.dtype, has_reach, place)
+        request = Request(way, size, len(z), z.dtype, place)
         small = sum(map(len, biases)) * len(z) < self.numbers_kept
         idle = self.shelf(request) if small and net.complete else []
         try:
@@ -457,12 +451,13 @@ def solve(
     "Fill in a workspace that holds the biases."
     act = IN_PLACE[type(layer.net.act)]
     fill_block = WAYS[way]
-    log_derivatives = []
+    found = []
     for block, latents in zip(workspace.blocks, z.T.contiguous().split(size)):
         for weight, source, target in block.before:
             target.addmm_(weight, source)
-        log_derivatives.append(fill_block(layer, block, latents, act))
-    return workspace.x.T.clone(), torch.cat(log_derivatives).T
+        found.append(fill_block(layer, block, latents, act))
+    x, log_derivatives = map(torch.cat, zip(*found))
+    return x.T, log_derivatives.T
 
 # %% ../nbs/82_engine.ipynb #e8200023
 def fill_in_blocks(
@@ -477,7 +472,7 @@ def fill_in_blocks(
         way, size = choose(layer.dim, len(z))
     refuse_hooks(layer.net)
     with torch.inference_mode(), torch.autocast(z.device.type, enabled=False):
-        with layer.workspaces.lend(layer, way, size, z) as workspace:
+        with layer.workspaces.lend(layer.net, way, size, z) as workspace:
             workspace.start(context_bias)
             x, log_derivatives = solve(layer, workspace, z, way, size)
         overflow = way == 'sweeps' and not x.isfinite().all()
