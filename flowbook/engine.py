@@ -104,7 +104,8 @@ class PrefixProducts(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight, mask, *masked = ctx.saved_tensors
         grad_bias = grad.sum(0)
-        if torch.is_grad_enabled():  # to be differentiated again
+        batched = torch._C._functorch.is_legacy_batchedtensor(grad)
+        if torch.is_grad_enabled() or batched:  # to be differentiated again, or many
             grad_weight = (grad.T @ x) * mask
             return grad @ (weight * mask), grad_weight, grad_bias, None, None
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
@@ -148,7 +149,7 @@ class Step(NamedTuple):
     hidden: list[Product]  # To the hidden units that waited for the one before
     last: Product  # To the outputs of the coordinate
     params: Tensor  # These outputs as parameters, shape `(n, n_params)`
-    x: Tensor  # The coordinate, shape `(n,)`
+    x: Tensor  # The coordinate as it is read, shape `(n,)`
 
 # %% ../nbs/82_engine.ipynb #7a904ca6
 class Inside(NamedTuple):
@@ -165,7 +166,20 @@ class Block(NamedTuple):
     before: list[Product]  # They bring in all that was known before the block
     steps: list[Step]  # For steps: one for each coordinate
     inside: list[Inside]  # For sweeps: one for each layer
-    x: Tensor  # The coordinates, shape `(n, size)`
+    x: Tensor  # The coordinates as they are read, shape `(size, n)`
+
+# %% ../nbs/82_engine.ipynb #e8200035
+def within(x: Tensor, reach: float | None) -> Tensor:
+    "`x` as a network reads it: no farther from 0 than `reach`."
+    return x if reach is None else F.hardtanh(x, -reach, reach)
+
+
+def write(x: Tensor, values: Tensor, reach: float | None) -> None:
+    "Write `within(values, reach)` over `x`."
+    if reach is None:
+        x.copy_(values)
+    else:
+        torch.clamp(values, -reach, reach, out=x)
 
 # %% ../nbs/82_engine.ipynb #e8200017
 IN_PLACE = {
@@ -180,9 +194,10 @@ def by_steps(
     block: Block,
     z: Tensor,  # Latents of the block, shape `(size, n)`
     act: Callable,  # Activation in place
-) -> Tensor:  # Logarithms of the derivatives, shape `(size, n)`
+) -> tuple[Tensor, Tensor]:  # Coordinates and log-derivatives, `(size, n)`
     "One coordinate after the other: hidden units that waited for it, outputs, itself."
     transform = layer.elementwise.forward
+    values = []
     log_derivatives = []
     for (hidden, last, params, x), latent in zip(block.steps, z):
         for weight, source, target in hidden:
@@ -190,9 +205,10 @@ def by_steps(
         weight, source, target = last
         target.addmm_(weight, source)
         new, log_derivative = transform(latent, params)
-        x.copy_(new)
+        write(x, new, layer.reach)
+        values.append(new)
         log_derivatives.append(log_derivative)
-    return torch.stack(log_derivatives)
+    return torch.stack(values), torch.stack(log_derivatives)
 
 # %% ../nbs/82_engine.ipynb #e8200018
 def by_sweeps(
@@ -200,7 +216,7 @@ def by_sweeps(
     block: Block,
     z: Tensor,  # Latents of the block, shape `(size, n)`
     act: Callable,  # Activation in place
-) -> Tensor:  # Logarithms of the derivatives, shape `(size, n)`
+) -> tuple[Tensor, Tensor]:  # Coordinates and log-derivatives, `(size, n)`
     "All coordinates at once, until a sweep returns its input, at most `size` times."
     weights = [weight * mask for weight, mask, _ in block.inside]
     bases = [base for *_, base in block.inside]
@@ -209,7 +225,7 @@ def by_sweeps(
     latents = z.T
     guess = torch.zeros_like(latents)
     for sweep in range(len(z)):
-        h = guess.T
+        h = within(guess, layer.reach).T
         for base, weight, unit in zip(bases[:-1], weights, units):
             h = act(torch.addmm(base, weight, h, out=unit))
         torch.addmm(bases[-1], weights[-1], h, out=units[-1])
@@ -219,8 +235,8 @@ def by_sweeps(
         guess = new
     for base, unit in zip(bases[:-1], units):  # later blocks read these
         base.copy_(unit)
-    block.x.copy_(new)
-    return log_derivatives.T
+    write(block.x, new.T, layer.reach)
+    return new.T, log_derivatives.T
 
 # %% ../nbs/82_engine.ipynb #e820001a
 WAYS = dict(steps=by_steps, sweeps=by_sweeps)
@@ -257,6 +273,7 @@ class Solvable(Protocol):
     dim: int  # Number of coordinates
     net: MaskedNetwork  # Gives the parameters
     elementwise: Any  # `forward(z, params)` returns values and log-derivatives
+    reach: float | None  # How far from 0 the network reads
     workspaces: 'Workspaces'
 
 # %% ../nbs/82_engine.ipynb #e820001d
@@ -345,7 +362,7 @@ class Workspace(Buffers):
         "The coordinates from `start` to `stop`."
         rows = self.rows(start, stop)
         before = self.products(rows, self.columns(0, start, start)) if start else []
-        x = self.x[start:stop].T
+        x = self.x[start:stop]
         if way == 'steps':
             steps = [self.step(start, i) for i in range(start, stop)]
             return Block(before, steps, [], x)
@@ -434,12 +451,13 @@ def solve(
     "Fill in a workspace that holds the biases."
     act = IN_PLACE[type(layer.net.act)]
     fill_block = WAYS[way]
-    log_derivatives = []
+    found = []
     for block, latents in zip(workspace.blocks, z.T.contiguous().split(size)):
         for weight, source, target in block.before:
             target.addmm_(weight, source)
-        log_derivatives.append(fill_block(layer, block, latents, act))
-    return workspace.x.T.clone(), torch.cat(log_derivatives).T
+        found.append(fill_block(layer, block, latents, act))
+    x, log_derivatives = map(torch.cat, zip(*found))
+    return x.T, log_derivatives.T
 
 # %% ../nbs/82_engine.ipynb #e8200023
 def fill_in_blocks(

@@ -31,6 +31,7 @@ def iaf(
     context_dim: int = 0,  # Length of the context, 0 for none
     standardize: bool = True,  # End in `Standardize`, which `fit` takes from the data
     order: list | None = None,  # Order next to the data; the next layer goes back
+    reach: float | None = 8.0,  # Farthest from 0 that a network reads; None for any
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     """Make an inverse autoregressive flow (Kingma et al. 2016), Eq. (eq-iaf).
 
@@ -45,6 +46,7 @@ def iaf(
         context_dim=context_dim,
         standardize=standardize,
         order=order,
+        reach=reach,
     )
     stack = []
     for f in flow.bijection.layers:

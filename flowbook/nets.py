@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'make_activation', 'start_at_zero', 'expect_sizes', 'expect_widths', 'MLP', 'expect_context',
-           'expect_image', 'ConvNet']
+           'expect_image', 'is_transformed', 'ConvNet']
 
 # %% ../nbs/00c_nets.ipynb #ae750004
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from .core import expect_event
 from .described import Described
@@ -119,6 +120,15 @@ def expect_image(x: Tensor, channels: int, name: str = 'x') -> None:
             f'got {tuple(x.shape)}'
         )
 
+# %% ../nbs/00c_nets.ipynb #ae750021
+def is_transformed() -> bool:
+    "Whether what runs now is compiled, exported, or inside `vmap`, `grad`, `jacrev`, `jvp`."
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
 # %% ../nbs/00c_nets.ipynb #ae750020
 def block(act: nn.Module, width: int) -> nn.Module:
     "What a residual block adds."
@@ -189,9 +199,13 @@ class ConvNet(Described, nn.Module):
         "Eq. (eq-protocol) for images."
         batch = h.shape[:-3]
         images = h.reshape(-1, *h.shape[-3:])
-        images = images.contiguous(memory_format=torch.channels_last)
         planes = context_planes(context, self.context_dim, batch)
-        out = in_pieces(self.layers, images, planes, self.mix.out_channels).to(h.dtype)
+        if is_transformed():
+            out = self.layers(images, planes)
+        else:
+            images = images.contiguous(memory_format=torch.channels_last)
+            out = in_pieces(self.layers, images, planes, self.mix.out_channels)
+        out = out.to(h.dtype)
         n_changed, n_params = self.n_out
         out = out.unflatten(-3, (n_params, n_changed)).movedim(-4, -1)
         return out.reshape(*batch, *out.shape[1:])
