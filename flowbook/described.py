@@ -138,20 +138,19 @@ def known_class(key) -> type:
     )
 
 # %% ../nbs/83_described.ipynb #de5c0023
-def survey(description) -> tuple[int, int]:
-    "Count the values of a description, and the containers among them; `ValueError` if odd."
-    values, containers = 0, 0
+def survey(description) -> int:
+    "Count the values of a description; `ValueError` if it is nested without end or holds NaN."
+    values = 0
     level = [description]
     for _ in range(2 * DEEPEST + 3):  # a layer is a dictionary with two more in it
         if not level:
-            return values, containers
+            return values
         values += len(level)
         if any(v != v for v in level):
             raise ValueError('it holds NaN')
         inner: list = []
         for v in level:
             if isinstance(v, (dict, list)):
-                containers += 1
                 inner += v.values() if isinstance(v, dict) else v
         level = inner
     raise ValueError(f'it is nested more than {DEEPEST} layers deep')
