@@ -8,6 +8,7 @@ __all__ = ['Described', 'class_key']
 # %% ../nbs/83_described.ipynb #de5c0004
 import functools
 import importlib
+import math
 import numbers
 import re
 from typing import Any
@@ -81,27 +82,41 @@ def class_key(cls: type) -> str:
     "The name under which files know a class."
     return f'{cls.__module__}.{cls.__qualname__}'
 
+# %% ../nbs/83_described.ipynb #de5c0021
+DEEPEST = 100  # lists and layers within each other, in one description
+
 # %% ../nbs/83_described.ipynb #de5c0014
-def describe(thing) -> Any:
+def describe(thing, depth: int = 0) -> Any:
     "The description of a `Described` object, as JSON can hold it."
-    if isinstance(thing, Described):
-        args, kwargs = thing.built_with
-        return {
-            'class': class_key(type(thing)),
-            'args': [describe(a) for a in args],
-            'kwargs': {k: describe(v) for k, v in kwargs.items()},
-        }
-    return [describe(t) for t in thing] if isinstance(thing, (list, tuple)) else thing
+    if depth > DEEPEST:
+        raise ValueError(f'model: layers within layers, more than {DEEPEST} deep')
+    if isinstance(thing, (list, tuple)):
+        return [describe(t, depth + 1) for t in thing]
+    if not isinstance(thing, Described):
+        return thing
+    args, kwargs = thing.built_with
+    return {
+        'class': class_key(type(thing)),
+        'args': [describe(a, depth + 1) for a in args],
+        'kwargs': {k: describe(v, depth + 1) for k, v in kwargs.items()},
+    }
 
 # %% ../nbs/83_described.ipynb #37645d45
-def build(description) -> Any:
-    "The inverse of `describe`; `ValueError` for a class that is not known."
+def build(description, largest: float = math.inf) -> Any:
+    """The inverse of `describe`; `ValueError` for a class that is not known.
+
+    No layer of flowbook is given a whole number beyond `largest`."""
     if isinstance(description, list):
-        return [build(d) for d in description]
-    if not isinstance(description, dict):
-        return description
-    kwargs = {k: build(v) for k, v in description['kwargs'].items()}
-    return known_class(description['class'])(*build(description['args']), **kwargs)
+        return [build(d, largest) for d in description]
+    if isinstance(description, dict):
+        key = description['class']
+        most = largest if str(key).startswith('flowbook.') else math.inf
+        args = build(description['args'], most)
+        kwargs = {k: build(v, most) for k, v in description['kwargs'].items()}
+        return known_class(key)(*args, **kwargs)
+    if type(description) is int and abs(description) > largest:
+        raise ValueError(f'a number of {len(str(abs(description)))} digits')
+    return description
 
 # %% ../nbs/83_described.ipynb #b9ac70ae
 def known_class(key) -> type:
@@ -121,3 +136,21 @@ def known_class(key) -> type:
     raise ValueError(
         f'unknown class {key!r}: import the module that defines it, then load again{hint}'
     )
+
+# %% ../nbs/83_described.ipynb #de5c0023
+def survey(description) -> int:
+    "Count the values of a description; `ValueError` if it is nested without end or holds NaN."
+    values = 0
+    level = [description]
+    for _ in range(2 * DEEPEST + 3):  # a layer is a dictionary with two more in it
+        if not level:
+            return values
+        values += len(level)
+        if any(v != v for v in level):
+            raise ValueError('it holds NaN')
+        inner: list = []
+        for v in level:
+            if isinstance(v, (dict, list)):
+                inner += v.values() if isinstance(v, dict) else v
+        level = inner
+    raise ValueError(f'it is nested more than {DEEPEST} layers deep')

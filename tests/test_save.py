@@ -1,6 +1,7 @@
 "Files: what is saved comes back bit for bit, and nothing that is read can do harm."
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -10,10 +11,24 @@ from safetensors.torch import save as pack
 from torch import nn
 
 from flowbook.autoregressive import Autoregressive, maf
-from flowbook.core import Bijection, Compose, Flow, Permute, StandardNormal
+from flowbook.core import (
+    Bijection,
+    Compose,
+    Flow,
+    Permute,
+    Standardize,
+    StandardNormal,
+)
 from flowbook.coupling import Coupling, nice
 from flowbook.described import Described, describe
-from flowbook.files import FORMAT, load, read_tensors, save, write_tensors
+from flowbook.files import (
+    FORMAT,
+    load,
+    read_tensors,
+    save,
+    write_bytes,
+    write_tensors,
+)
 from flowbook.glow import glow
 from flowbook.pixels import on_pixels
 from flowbook.realnvp import Affine, realnvp
@@ -578,3 +593,130 @@ def test_flipped_bytes_never_raise_anything_but_value_error(tmp_path, part):
             problems[f'{type(e).__name__}: {e}'[:150]] = (at, by)
     assert not problems
     assert refused > 0
+
+
+# What files may lack, and hold more exactly.
+class Units(nn.Module):
+    "A part that models of the first version had not."
+
+    since_format_2 = True
+
+    def __init__(self, dim):
+        super().__init__()
+        self.register_buffer('mean', torch.full((dim,), 3.0))
+        self.register_buffer('log_s', torch.zeros(dim))
+
+
+class Later(Flow):
+    "A flow that got such a part."
+
+    def __init__(self, dim):
+        super().__init__(StandardNormal(dim), Shift(dim))
+        self.units = Units(dim)
+
+
+@pytest.mark.parametrize('lost', [['mean', 'log_s'], ['mean']])
+def test_a_part_that_came_later_may_be_missing_as_a_whole(tmp_path, lost):
+    flow = randomize(Later(2))
+    state = {k: v for k, v in flow.state_dict().items()}
+    for name in lost:
+        del state[f'units.{name}']
+    meta = dict(format=FORMAT, flow=describe(flow), dtype='torch.float32')
+    write_tensors(tmp_path / 'f', state, meta)
+    if len(lost) == 2:
+        again = load(tmp_path / 'f')
+        assert torch.equal(again.units.mean, torch.full((2,), 3.0))
+        assert torch.equal(again.bijection.t, flow.bijection.t)
+    else:
+        with pytest.raises(ValueError, match='units.mean: is missing'):
+            load(tmp_path / 'f')
+
+
+@pytest.mark.parametrize('dtype', [None, torch.float16, torch.float64])
+def test_a_mean_in_double_precision_stays_so(tmp_path, dtype):
+    flow = Flow(StandardNormal(2), Compose(Shift(2), Standardize(2)))
+    exact = torch.tensor([2_459_000.123456789, 1e-9], dtype=torch.float64)
+    flow.bijection.layers[1].mean = exact
+    save(flow, tmp_path / 'f', dtype=dtype)
+    again = load(tmp_path / 'f')
+    assert torch.equal(again.bijection.layers[1].mean, exact)
+    assert again.bijection.layers[1].mean.dtype == torch.float64
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+
+
+def test_a_name_of_a_wide_tensor_that_is_none_does_no_harm(tmp_path):
+    flow = node('Flow', BASE, node('DiagScale', 2))
+    (tmp_path / 'f').write_bytes(hostile(flow, wide=['bijection.log_s', [], 'x']))
+    assert load(tmp_path / 'f').bijection.log_s.dtype == torch.float32
+    refuse(tmp_path, hostile(flow, wide='bijection.log_s'), 'damaged')
+
+
+@pytest.mark.parametrize('dtype', [torch.int32, torch.bool, torch.uint8])
+def test_a_tensor_of_another_type_is_refused(tmp_path, dtype):
+    flow = make('nice')[0]
+    state = flow.state_dict()
+    name = next(iter(state))
+    meta = dict(format=FORMAT, flow=describe(flow), dtype='torch.float32')
+    write_tensors(tmp_path / 'f', state | {name: state[name].to(dtype)}, meta)
+    refuse(tmp_path, (tmp_path / 'f').read_bytes(), f'{name}: expected F16')
+
+
+def test_no_tensor_is_read_before_names_and_shapes_are_right(tmp_path, monkeypatch):
+    import flowbook.files
+
+    flow = make('nice')[0]
+    meta = dict(format=FORMAT, flow=describe(flow), dtype='torch.float32')
+    write_tensors(tmp_path / 'f', {'w': torch.zeros(2)}, meta)
+    monkeypatch.setattr(flowbook.files, 'fill', None)
+    monkeypatch.setattr(flowbook.files, 'widen', None)
+    refuse(tmp_path, (tmp_path / 'f').read_bytes(), 'do not fit')
+
+
+class Worked(Shift):
+    "A layer that computes with large tables while it is built, and keeps little."
+
+    def __init__(self, dim):
+        super().__init__(dim, by=float(torch.ones(3000, 3000).mean()))
+
+
+def test_one_s_own_file_that_takes_much_to_build_loads_on_trust(tmp_path):
+    flow = Flow(StandardNormal(2), Worked(2))
+    save(flow, tmp_path / 'f')
+    with pytest.raises(ValueError, match='trust=True'):
+        load(tmp_path / 'f')
+    assert describe(load(tmp_path / 'f', trust=True)) == describe(flow)
+
+
+def test_a_flow_too_deep_or_too_long_to_be_read_again_is_not_written(tmp_path):
+    from flowbook.core import Invert
+
+    layer = Shift(2)
+    for _ in range(120):
+        layer = Invert(layer)
+    with pytest.raises(ValueError, match='layers within layers'):
+        save(Flow(StandardNormal(2), layer), tmp_path / 'f')
+    with pytest.raises(ValueError, match='long tables'):
+        save(make('nice')[0], tmp_path / 'f', table=[[]] * 200_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_of_killed_processes_go_with_the_next_write(tmp_path):
+    dead = [f'.f.{n}.part' for n in (999_999_999, 2**22 + 1)]
+    alive = [f'.f.{os.getpid()}.part', '.f.1.part', '.g.999999999.part', '.f.x.part']
+    for name in dead + alive:
+        (tmp_path / name).write_bytes(b'half')
+    write_bytes(tmp_path / 'f', b'whole')
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {'f', *alive} - {f'.f.{os.getpid()}.part'}
+
+
+def test_a_killed_writer_leaves_no_part_after_the_next_write(tmp_path):
+    code = """
+import os, sys
+import flowbook.files as files
+os.replace = lambda *_: os._exit(0)  # killed before the file has its name
+files.write_bytes(sys.argv[1], b'half')"""
+    python(code, tmp_path / 'f')
+    assert [p.suffix for p in tmp_path.iterdir()] == ['.part']
+    write_bytes(tmp_path / 'f', b'whole')
+    assert [p.name for p in tmp_path.iterdir()] == ['f']
