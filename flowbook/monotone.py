@@ -18,6 +18,31 @@ from .core import Compose, Flow, StandardNormal
 from .coupling import Coupling, Elementwise, data_end
 from .realnvp import Affine, bound_constants, bounded
 
+# %% ../nbs/11a_monotone.ipynb #70079eb2
+def slope_of(
+    xi: Tensor,  # Position in the bin, 0…1
+    s: Tensor,  # Mean slope of the bin
+    d0: Tensor,  # Slope at its left end
+    d1: Tensor,  # Slope at its right end
+) -> tuple[Tensor, Tensor]:  # Slope at `xi`, and the denominator of Eq. (eq-rq)
+    "Eq. (eq-rq-slope); the Bernstein polynomial of d0, s, d1 by de Casteljau's steps."
+    denominator = s + (d0 + d1 - 2 * s) * (xi * (1 - xi))
+    left = torch.lerp(d0, s, xi)
+    right = torch.lerp(s, d1, xi)
+    return (s / denominator) ** 2 * torch.lerp(left, right, xi), denominator
+
+# %% ../nbs/11a_monotone.ipynb #fdbe8e62
+def root(t: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
+    "Position in the bin, 0…1, at share `t` of its height, Eq. (eq-rq-root)."
+    delta = torch.lerp(d0, -d1, t)
+    below = 2 * s * t
+    above = 2 * s * (1 - t)
+    r = (delta**2 + below * above).sqrt()
+    falls = delta < 0
+    p = r + torch.where(falls, -delta, delta)  # no cancellation
+    share = torch.where(falls, p, below)
+    return share / (share + torch.where(falls, above, p))
+
 # %% ../nbs/11a_monotone.ipynb #061b8623
 def at_least_single(u: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
     "Numbers and parameters, the latter in front, in one dtype not below float32."
@@ -104,35 +129,47 @@ class RationalQuadratic(Elementwise):
         u, params = at_least_single(u, params)
         inside, y, x0, y0, w, h, d0, d1 = self.find(u, params, 1)
         s = h / w
-        xi = root(((y - y0) / h), s, d0, d1)
+        xi = root((y - y0) / h, s, d0, d1)  # Eq. (eq-rq-root)
         slope, _ = slope_of(xi, s, d0, d1)
         v = x0 + w * xi
         return torch.where(inside, v, u), torch.where(inside, -slope.log(), 0.0)
 
-# %% ../nbs/11a_monotone.ipynb #70079eb2
-def slope_of(
-    xi: Tensor,  # Position in the bin, 0…1
-    s: Tensor,  # Mean slope of the bin
-    d0: Tensor,  # Slope at its left end
-    d1: Tensor,  # Slope at its right end
-) -> tuple[Tensor, Tensor]:  # Slope at `xi`, and the denominator of Eq. (eq-rq)
-    "Eq. (eq-rq-slope); the Bernstein polynomial of d0, s, d1 by de Casteljau's steps."
-    denominator = s + (d0 + d1 - 2 * s) * (xi * (1 - xi))
-    left = torch.lerp(d0, s, xi)
-    right = torch.lerp(s, d1, xi)
-    return (s / denominator) ** 2 * torch.lerp(left, right, xi), denominator
+# %% ../nbs/11a_monotone.ipynb #ce68015f
+def mixture_logit(
+    v: Tensor,  # Data, any shape
+    log_w: Tensor,  # Log-weights, `(components, *v.shape)`
+    mean: Tensor,  # Means, likewise
+    log_s: Tensor,  # Log-scales, likewise
+) -> tuple[Tensor, Tensor]:  # The logit of the mixture's share below, its log-slope
+    "Eq. (eq-mixture) and Eq. (eq-mixture-slope), exact in both tails."
+    a = (v - mean) * (-log_s).exp()
+    log_below = log_w + F.logsigmoid(a)
+    log_above = log_w + F.logsigmoid(-a)
+    below = log_below.logsumexp(0)
+    above = log_above.logsumexp(0)
+    pull = (log_below - below).exp() * (-a).sigmoid()
+    push = (log_above - above).exp() * a.sigmoid()
+    slope = ((pull + push) * (-log_s).exp()).sum(0)
+    return below - above, slope.log()
 
-# %% ../nbs/11a_monotone.ipynb #fdbe8e62
-def root(t: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
-    "Position in the bin, 0…1, at share `t` of its height, Eq. (eq-rq-root)."
-    delta = torch.lerp(d0, -d1, t)
-    below = 2 * s * t
-    above = 2 * s * (1 - t)
-    r = (delta**2 + below * above).sqrt()
-    falls = delta < 0
-    p = r + torch.where(falls, -delta, delta)  # no cancellation
-    share = torch.where(falls, p, below)
-    return share / (share + torch.where(falls, above, p))
+# %% ../nbs/11a_monotone.ipynb #d8bedec4
+@torch.no_grad()
+def solve_mixture(u: Tensor, log_w: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
+    "The data at latents `u`: bisection between the components' answers, then Newton."
+    alone = mean + u * log_s.exp()  # Eq. (eq-mixture-bracket)
+    low = alone.amin(0)
+    high = alone.amax(0)
+    for _ in range(28):
+        middle = low + (high - low) / 2
+        found, _ = mixture_logit(middle, log_w, mean, log_s)
+        low = torch.where(found < u, middle, low)
+        high = torch.where(found < u, high, middle)
+    v = low + (high - low) / 2
+    for _ in range(4):
+        found, log_slope = mixture_logit(v, log_w, mean, log_s)
+        step = (u - found) * (-log_slope).exp()
+        v = torch.minimum(torch.maximum(v + step, low), high)
+    return v
 
 # %% ../nbs/11a_monotone.ipynb #80a5ce68
 class LogisticMixture(Elementwise):
@@ -177,43 +214,6 @@ class LogisticMixture(Elementwise):
             found, log_slope = mixture_logit(v, *parts)
             v = v - (found - u) * (-log_slope).exp()
         return v, -mixture_logit(v, *parts)[1]
-
-# %% ../nbs/11a_monotone.ipynb #ce68015f
-def mixture_logit(
-    v: Tensor,  # Data, any shape
-    log_w: Tensor,  # Log-weights, `(components, *v.shape)`
-    mean: Tensor,  # Means, likewise
-    log_s: Tensor,  # Log-scales, likewise
-) -> tuple[Tensor, Tensor]:  # The logit of the mixture's share below, its log-slope
-    "Eq. (eq-mixture) and Eq. (eq-mixture-slope), exact in both tails."
-    a = (v - mean) * (-log_s).exp()
-    log_below = log_w + F.logsigmoid(a)
-    log_above = log_w + F.logsigmoid(-a)
-    below = log_below.logsumexp(0)
-    above = log_above.logsumexp(0)
-    pull = (log_below - below).exp() * (-a).sigmoid()
-    push = (log_above - above).exp() * a.sigmoid()
-    slope = ((pull + push) * (-log_s).exp()).sum(0)
-    return below - above, slope.log()
-
-# %% ../nbs/11a_monotone.ipynb #d8bedec4
-@torch.no_grad()
-def solve_mixture(u: Tensor, log_w: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
-    "The data at latents `u`: bisection between the components' answers, then Newton."
-    alone = mean + u * log_s.exp()  # Eq. (eq-mixture-bracket)
-    low = alone.amin(0)
-    high = alone.amax(0)
-    for _ in range(28):
-        middle = low + (high - low) / 2
-        found, _ = mixture_logit(middle, log_w, mean, log_s)
-        low = torch.where(found < u, middle, low)
-        high = torch.where(found < u, high, middle)
-    v = low + (high - low) / 2
-    for _ in range(4):
-        found, log_slope = mixture_logit(v, log_w, mean, log_s)
-        step = (u - found) * (-log_slope).exp()
-        v = torch.minimum(torch.maximum(v + step, low), high)
-    return v
 
 # %% ../nbs/11a_monotone.ipynb #956b19ce
 class Chained(Elementwise):
@@ -274,13 +274,11 @@ def nsf(
 
     Density in one pass per layer; samples as by `fill_in`, of couplings in one pass."""
     if kind not in ('autoregressive', 'coupling'):
-        raise ValueError(
-            f"kind: expected 'autoregressive' or 'coupling', got {kind!r}"
-        )
+        raise ValueError(f"kind: expected 'autoregressive' or 'coupling', got {kind!r}")
     if layers < 1:
         raise ValueError(f'layers: expected at least 1, got {layers}')
     order = list(range(dim)) if order is None else list(order)
-    elementwise = Chained(RationalQuadratic(bins, bound), Affine())
+    elementwise = Chained(RationalQuadratic(bins, bound), Affine(8.0))
     options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
     stack = [
         spline_layer(dim, kind, elementwise, (layers - i) % 2 == 0, order, options)
