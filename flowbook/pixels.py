@@ -41,14 +41,14 @@ def expect_whole(x: Tensor, levels: float = 256, name: str = 'x') -> None:
     "Raise `ValueError` unless `x` holds whole numbers 0…levels−1."
     if x.dtype == torch.uint8 and levels >= 256 or not x.numel():
         return
-    low, high = x.aminmax()
+    low, high = (v.item() for v in x.aminmax())  # small types cannot hold 256
     inside = low >= 0 and high < levels  # no comparison with a NaN holds
     whole = not x.is_floating_point() or (x == x.floor()).all()
     if not (inside and whole):
         last = '' if levels == math.inf else levels - 1
         raise ValueError(
             f'{name}: expected whole numbers 0…{last}, '
-            f'got {low.item():.4g}…{high.item():.4g}; undo any scaling first, such as '
+            f'got {low:.4g}…{high:.4g}; undo any scaling first, such as '
             f'({name} * {last or 255}).round() for images in 0…1'
         )
 
@@ -389,7 +389,7 @@ def read_pair(train, test, levels: int | None) -> tuple[Tensor, Tensor, int]:
             f'test: expected images of shape {tuple(train.shape[1:])} as in train, '
             f'got {tuple(test.shape[1:])}'
         )
-    return train, test, levels or int(max(train.max(), test.max())) + 1
+    return train, test, levels or max(int(train.max()), int(test.max())) + 1
 
 # %% ../nbs/11b_pixels.ipynb #d1d231be
 def count_levels(
@@ -433,7 +433,8 @@ def histogram_bits(
 def in_bytes(images: Tensor) -> bytes:
     "The bytes of images of whole numbers, row by row, one for each number below 256."
     x = read_images(images, 'images')
-    return x.to(torch.uint8 if x.max() < 256 else torch.int32).numpy().tobytes()
+    kind = torch.uint8 if int(x.max()) < 256 else torch.int32
+    return x.to(kind).numpy().tobytes()
 
 
 def zlib_bits(images: Tensor, each: bool = False) -> float:
