@@ -6,11 +6,12 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from flowbook.check import check_bijection
-from flowbook.core import Compose, StandardNormal
+from flowbook.core import Compose, Flow, Permute, StandardLogistic, StandardNormal
 from flowbook.coupling import Additive, Coupling
 from flowbook.data import mnist10k
 from flowbook.files import load, save
@@ -20,9 +21,16 @@ from flowbook.nets import ConvNet
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
+    Logit,
+    baselines,
     bits_per_dim,
+    count_levels,
     dequantize,
     evaluate_bits,
+    gaussian_bits,
+    histogram_bits,
+    image_bits,
+    levels_of,
     on_pixels,
 )
 from flowbook.realnvp import Affine, realnvp
@@ -548,3 +556,192 @@ def test_actnorm_in_several_processes(tmp_path):
     assert len(started) == 4 and all(a[k] for k in started)
     for k in a:
         assert torch.equal(a[k], b[k]), k
+
+
+# Levels of grey travel with the flow.
+LEVELS = [2, 3, 8, 17, 32, 256, 1000]
+
+
+def grey(levels, n=60, shape=(1, 4, 4), seed=0):
+    "Images in which every level occurs."
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(levels, (n, *shape), generator=generator)
+    x.view(-1)[: min(levels, x.numel())] = torch.arange(levels)[: x.numel()]
+    return x
+
+
+def evenly(levels):
+    "A flow that is uniform on its grey levels."
+    flow = Flow(StandardLogistic(16), Permute(range(16)))
+    return on_pixels(flow, (1, 4, 4), levels=levels)
+
+
+@pytest.mark.parametrize('levels', LEVELS)
+def test_the_uniform_density_costs_the_logarithm_of_the_levels(levels):
+    flow, x = evenly(levels), grey(levels)
+    bits = math.log2(levels)
+    assert levels_of(flow) == levels
+    assert evaluate_bits(flow, x).mean == pytest.approx(bits, abs=1e-4)
+    other = randomize(on_pixels(realnvp(16), (1, 4, 4), levels=levels))
+    for weight in (0.01, 0.5, 0.999999):
+        mixed = image_bits(other, x, uniform=weight)
+        assert (mixed <= bits - math.log2(weight) / 16 + 1e-6).all()
+        same = evaluate_bits(flow, x, uniform=weight).mean
+        assert same == pytest.approx(bits, abs=1e-4)
+    assert baselines(x, x, levels=levels)['uniform'] == pytest.approx(bits)
+    if levels <= x.numel():
+        assert baselines(x[:30], x[30:]) == baselines(x[:30], x[30:], levels=levels)
+        assert histogram_bits(x, x) == histogram_bits(x, x, levels=levels)
+
+
+@pytest.mark.parametrize('levels', LEVELS)
+def test_a_gaussian_and_histograms_on_noise_cost_about_its_entropy(levels):
+    train, test = grey(levels, 3000), grey(levels, 300, seed=1)
+    found = baselines(train, test, levels=levels)
+    bits = math.log2(levels)
+    assert bits - 0.05 < found['one histogram'] < bits + 0.05
+    assert bits - 0.05 < found['histogram per pixel'] < 1.2 * bits + 0.1
+    assert bits - 0.05 < found['Gaussian in logit space'] < bits + 0.3
+
+
+@pytest.mark.parametrize('levels', [5, 32, 300])
+def test_containers_and_types_do_not_change_a_score(levels):
+    x = grey(levels)
+    flow = randomize(on_pixels(realnvp(16), (1, 4, 4), levels=levels))
+    want, floor = image_bits(flow, x, uniform=0.1), baselines(x, x)
+    kinds = [x.int(), x.float(), x.double(), x.numpy(), x.tolist(), x.short()]
+    if levels < 256:
+        kinds += [x.byte(), x.numpy().astype(np.uint8), x.to(torch.int8)]
+    for same in kinds:
+        assert torch.equal(image_bits(flow, same, uniform=0.1), want)
+        assert baselines(same, same) == floor
+
+
+@pytest.mark.parametrize('levels', [5, 17, 32, 256])
+def test_levels_beyond_the_flow_s_are_refused(levels):
+    flow, x = evenly(levels), grey(levels) + 1
+    for call in (
+        lambda: evaluate_bits(flow, x),
+        lambda: baselines(x, x, levels=levels),
+        lambda: count_levels(x, levels),
+        lambda: gaussian_bits(x, x, levels=levels),
+    ):
+        with pytest.raises(ValueError, match=f'whole numbers 0…{levels - 1}'):
+            call()
+    with pytest.raises(ValueError, match=f'levels: expected {levels} as of flow'):
+        evaluate_bits(flow, grey(levels), levels=levels + 1)
+
+
+def test_a_flow_that_does_not_know_its_levels_has_to_be_told():
+    flow, x = glow((1, 4, 4), scales=1, steps=1, width=4), grey(32)
+    assert levels_of(flow) is None
+    assert math.isfinite(evaluate_bits(flow, x).mean)
+    with pytest.raises(ValueError, match='levels: .*pass their number'):
+        evaluate_bits(flow, x, uniform=0.5)
+    assert evaluate_bits(flow, x, uniform=0.5, levels=32).mean <= 5 + 1 / 16
+    for levels in (0, -1, 2.5, 'a'):
+        with pytest.raises(ValueError, match='levels: expected a whole number'):
+            evaluate_bits(flow, x, levels=levels)
+        with pytest.raises(ValueError, match='levels: expected a whole number'):
+            baselines(x, x, levels=levels)
+
+
+def test_a_flow_and_its_noise_have_the_same_levels():
+    flow = on_pixels(glow((1, 4, 4), scales=1, steps=1, width=4), (1, 4, 4), levels=32)
+    with pytest.raises(
+        ValueError, match='noise: expected levels=32 as of flow, got 256'
+    ):
+        Dequantized(flow, LearnedNoise((1, 4, 4)))
+    model = Dequantized(flow, LearnedNoise((1, 4, 4), levels=32, width=4))
+    x = grey(32)
+    assert levels_of(model) == 32
+    fit(model, x, epochs=1, seed=0)
+    assert evaluate_bits(model, x, uniform=0.5).mean <= 5 + 1 / 16
+    with pytest.raises(ValueError, match='whole numbers 0…31'):
+        fit(model, x + 1, epochs=1)
+    two = Flow(StandardNormal(1, 4, 4), Compose(Logit(levels=8), Logit(levels=16)))
+    with pytest.raises(ValueError, match='disagree about the grey levels: 8, 16'):
+        levels_of(two)
+
+
+# Few images, and images that are no good.
+@pytest.mark.parametrize('n', [2, 3, 10, 15, 16, 17, 40])
+@pytest.mark.parametrize('kind', ['noise', 'constant pixels', 'all alike', 'black'])
+def test_baselines_of_few_images_are_numbers(n, kind):
+    x = grey(32, n + 20)
+    if kind == 'constant pixels':
+        x[:, :, 1:3] = 7
+    elif kind == 'all alike':
+        x[:] = x[:1]
+    elif kind == 'black':
+        x[:] = 0
+    found = baselines(x[:n], x[n:], levels=32)
+    assert all(math.isfinite(v) for v in found.values()), found
+    assert found['Gaussian in logit space'] < (12 if n >= 10 else 1e6)
+
+
+def test_one_image_has_no_covariance():
+    with pytest.raises(ValueError, match='train: expected at least 2 images'):
+        baselines(grey(32, 1), grey(32, 5))
+    for bad in ([], [[[]]], 3, torch.zeros(0, 1, 4, 4)):
+        with pytest.raises(ValueError, match='train: expected images'):
+            baselines(bad, grey(32))
+    with pytest.raises(ValueError, match='test: expected images of shape'):
+        baselines(grey(32), grey(32, shape=(1, 2, 8)))
+
+
+def test_shrinking_helps_where_images_are_few_and_fades_where_they_are_many():
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randint(24, (4000, 1, 1, 1), generator=generator)
+    x = common + torch.randint(8, (4000, 1, 4, 4), generator=generator)
+    few, many = (gaussian_bits(x[:n], x[3000:], levels=32) for n in (20, 3000))
+    assert many < few < 5
+    logits, _ = Logit(levels=32, event_dim=1).inverse(
+        dequantize(x[:3000].flatten(1), generator, torch.float64, 32)
+    )
+    fresh, log_det = Logit(levels=32, event_dim=1).inverse(
+        dequantize(x[3000:].flatten(1), generator, torch.float64, 32)
+    )
+    likely = torch.distributions.MultivariateNormal(
+        logits.mean(0), logits.T.cov(correction=0)
+    )
+    exact = bits_per_dim((likely.log_prob(fresh) + log_det).mean().item(), 16)
+    assert many == pytest.approx(exact, abs=0.02)
+
+
+@pytest.mark.parametrize('levels', [8, 32, 256])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_images_scaled_to_one_are_refused_with_the_line_that_converts(levels, dtype):
+    flow = on_pixels(realnvp(16), (1, 4, 4), levels=levels).to(dtype)
+    noisy = Dequantized(
+        on_pixels(glow((1, 4, 4), scales=1, steps=1, width=4), (1, 4, 4), levels),
+        LearnedNoise((1, 4, 4), levels=levels, width=4),
+    ).to(dtype)
+    whole = grey(levels)
+    x = whole.to(dtype) / (levels - 1)
+    line = rf'\* {levels - 1}\)\.round\(\)'
+    for call in (
+        lambda: flow.log_prob(x),
+        lambda: flow.log_prob(x[3]),
+        lambda: fit(flow, x, epochs=1),
+        lambda: fit(flow, x, epochs=1, prepare=dequantize),
+        lambda: fit(flow, (whole + torch.rand(x.shape)) / levels, epochs=1),
+        lambda: evaluate_bits(flow, x),
+        lambda: fit(noisy, x, epochs=1),
+        lambda: evaluate_bits(noisy, x),
+        lambda: baselines(x, x, levels=levels),
+    ):
+        with pytest.raises(ValueError, match='round'):
+            call()
+    with pytest.raises(ValueError, match=line):
+        flow.log_prob(x)
+    assert torch.equal((x * (levels - 1)).round().long(), whole)
+
+
+def test_dark_images_are_no_scaled_images():
+    flow = on_pixels(realnvp(16), (1, 4, 4))
+    x = torch.zeros(5, 1, 4, 4)
+    assert flow.log_prob(x).isfinite().all()
+    assert flow.log_prob(dequantize(x)).isfinite().all()
+    with torch.no_grad():
+        assert flow.log_prob(flow.sample((50,))).isfinite().all()
