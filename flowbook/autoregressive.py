@@ -12,7 +12,7 @@ import warnings
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vjp
 
 from .core import Bijection, Compose, Flow, StandardNormal, expect_event
 from .coupling import Elementwise, data_end
@@ -152,26 +152,21 @@ def fill_in(
     return net.unsort(x), log_derivatives.sum(-1)
 
 # %% ../nbs/10_autoregressive.ipynb #10ae0003
-def pull_back(values, given, grads, create_graph: bool = False) -> tuple:
-    "`autograd.grad` for those of `values` that depend on anything; None for the others."
-    pairs = [(v, g) for v, g in zip(values, grads) if v.requires_grad]
-    values, grads = zip(*pairs)
-    return torch.autograd.grad(
-        values,
-        given,
-        grads,
-        retain_graph=True,
-        create_graph=create_graph,
-        allow_unused=True,
-    )
-
-
 def is_same(a: Tensor, b: Tensor) -> bool:
     "Whether two tensors are equal; False where vmap hides their values."
     try:
         return torch.equal(a, b)
     except RuntimeError:
         return False
+
+
+def pull_back(values: tuple, given: list, grads: list) -> tuple:
+    "`autograd.grad` of those of `values` that depend on anything; None for the others."
+    pairs = [(v, g) for v, g in zip(values, grads) if v.requires_grad]
+    values, grads = zip(*pairs)
+    return torch.autograd.grad(
+        values, given, grads, retain_graph=True, allow_unused=True
+    )
 
 
 def solve_adjoint(x: Tensor, values: tuple, grad_x: Tensor, grad_log_det: Tensor):
@@ -193,15 +188,21 @@ class Unrolled(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, z: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return unroll(self.layer, z, bias)
 
 
-def unroll_with(layer: Autoregressive, z: Tensor, bias: Tensor | None, *weights):
-    "`unroll` with the `weights` given here, in the order of the layer's `parameters`."
+def pull_back_loop(layer: Autoregressive, given: list, weights: list, grads: tuple):
+    "Gradients of the loop by `given` (latents, bias) and weights, to be differentiated."
     module = Unrolled(layer)
     names = [name for name, _ in module.named_parameters()]
-    return functional_call(module, dict(zip(names, weights)), (z, bias))
+
+    def loop(given, weights):
+        return functional_call(module, dict(zip(names, weights)), tuple(given))
+
+    _, pull = vjp(loop, given, weights)
+    given, weights = pull(grads)
+    return [*given, *weights]
 
 # %% ../nbs/10_autoregressive.ipynb #e3cc9dcf
 class Implicit(torch.autograd.Function):
@@ -226,16 +227,15 @@ class Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_x, grad_log_det):
-        given, values = ctx.given, ctx.values
-        again = torch.is_grad_enabled()  # this gradient is to be differentiated
-        if again:
-            given = ctx.saved_tensors
-            values = unroll_with(ctx.layer, *given)
-        else:
-            grad_x = solve_adjoint(ctx.x, values, grad_x, grad_log_det)
+        if torch.is_grad_enabled():  # this gradient is to be differentiated
+            z, bias, *weights = ctx.saved_tensors
+            given = [z] if bias is None else [z, bias]
+            found = pull_back_loop(ctx.layer, given, weights, (grad_x, grad_log_det))
+            return None, *(found[:1] + [None] * (bias is None) + found[1:])
+        adjoint = solve_adjoint(ctx.x, ctx.values, grad_x, grad_log_det)
         needed = ctx.needs_input_grad[1:]
-        wanted = [t for t, n in zip(given, needed) if n]
-        found = iter(pull_back(values, wanted, [grad_x, grad_log_det], again))
+        wanted = [t for t, n in zip(ctx.given, needed) if n]
+        found = iter(pull_back(ctx.values, wanted, [adjoint, grad_log_det]))
         return None, *(next(found) if n else None for n in needed)
 
 # %% ../nbs/10_autoregressive.ipynb #10ae0005

@@ -182,19 +182,147 @@ def test_second_derivatives_are_those_of_the_plain_formula(width):
     assert torch.allclose(exact, (near[0] - near[1]) / (2 * step), atol=1e-6)
 
 
-def test_second_derivatives_of_samples_are_refused_and_never_wrong():
-    layer, z = (
-        randomize(
-            Autoregressive(3, Affine(), hidden=(16,), activation='tanh').double()
-        ),
-        normal(4, 3).requires_grad_(),
+def smooth_layer():
+    layer = Autoregressive(3, Affine(), hidden=(16,), activation='tanh', context_dim=2)
+    return randomize(layer.double()), normal(4, 3), normal(4, 2, seed=1)
+
+
+def energy(x, log_det):
+    return x.sin().sum() + log_det.square().sum()
+
+
+def test_second_derivatives_of_samples_are_those_of_the_loop():
+    layer, z, c = smooth_layer()
+    hessians = [
+        torch.autograd.functional.hessian(lambda z, c: energy(*f(z, c)), (z, c))
+        for f in (layer, lambda z, c: by_loop(layer, z, c))
+    ]
+    for a, b in zip(*hessians):
+        for one, other in zip(a, b):
+            assert torch.allclose(one, other, atol=1e-10) and one.abs().max() > 1e-2
+
+
+def test_second_derivatives_by_weights_that_were_swapped_are_of_those_weights():
+    layer, z, c = smooth_layer()
+    own = dict(layer.named_parameters())
+    swapped = {k: (1.5 * p).detach().requires_grad_() for k, p in own.items()}
+    x, log_det = torch.func.functional_call(layer, swapped, (z, c))
+    first = torch.autograd.grad(
+        energy(x, log_det), [*swapped.values()], create_graph=True
     )
-    with pytest.raises(RuntimeError, match='by_loop'):
-        torch.autograd.grad(layer(z)[0].sin().sum(), z, create_graph=True)
-    with pytest.raises(RuntimeError, match='by_loop'):
-        torch.autograd.functional.hessian(
-            lambda x: Invert(layer).inverse(x)[1].sum(), z
+    found = torch.autograd.grad(
+        sum(g.square().sum() for g in first), [*swapped.values()]
+    )
+    twin = copy.deepcopy(layer)
+    twin.load_state_dict(swapped)
+    first = torch.autograd.grad(
+        energy(*by_loop(twin, z, c)), [*twin.parameters()], create_graph=True
+    )
+    wanted = torch.autograd.grad(
+        sum(g.square().sum() for g in first), [*twin.parameters()]
+    )
+    for a, b in zip(found, wanted):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_many_gradients_at_once():
+    for width in (16, 300):  # with staircases, and without
+        layer = randomize(Autoregressive(12, Affine(), hidden=(width, width)).double())
+        z = normal(12).requires_grad_()
+        x, _ = layer(z)
+        eye = torch.eye(12, dtype=torch.float64)
+        (rows,) = torch.autograd.grad(
+            x, z, eye, is_grads_batched=True, retain_graph=True
         )
+        for row, e in zip(rows, eye):
+            (one,) = torch.autograd.grad(x, z, e, retain_graph=True)
+            assert torch.allclose(row, one, atol=1e-12)
+
+
+def test_a_backward_pass_can_be_repeated():
+    layer, z, c = smooth_layer()
+    total = energy(*layer(z, c))
+    weights = [*layer.parameters()]
+    once, twice = (
+        torch.autograd.grad(total, weights, retain_graph=True) for _ in range(2)
+    )
+    for a, b in zip(once, twice):
+        assert torch.equal(a, b)
+
+
+REACH = [
+    dict(reach=0.5),
+    dict(reach=0.5, order=[4, 1, 0, 2, 3]),
+    dict(reach=0.5, hidden=(7,)),
+]
+GRAPH = [[0] * 5, [1, 0, 0, 0, 0], [1, 0, 0, 0, 1], [0, 0, 1, 0, 0], [1, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize('options', [*REACH, dict(reach=0.5, adjacency=GRAPH)])
+@pytest.mark.parametrize('way', ['steps', 'sweeps'])
+def test_a_reach_is_the_same_by_every_way(options, way):
+    layer = randomize(Autoregressive(5, Affine(), **options).double())
+    z = 2 * normal(6, 5)
+    with torch.no_grad():
+        x, log_det = by_loop(layer, z)
+        assert (x.abs() > 0.5).any() and (x.abs() < 0.5).any()
+        for size in (1, 2, 5):
+            for n in (1, 6, 0):
+                found, each = fill_in_blocks(
+                    layer, layer.net.sort(z[:n]), None, way, size
+                )
+                assert torch.allclose(layer.net.unsort(found), x[:n], atol=1e-12)
+                assert torch.allclose(each.sum(-1), log_det[:n], atol=1e-12)
+        for found in (fill_in(layer, z), layer(z)):
+            assert torch.allclose(found[0], x, atol=1e-12)
+            assert torch.allclose(found[1], log_det, atol=1e-12)
+        free = Autoregressive(5, Affine(), **options | dict(reach=None)).double()
+        free.load_state_dict(layer.state_dict())
+        assert (free(z)[0] - x).abs().max() > 1e-3
+    for b in (layer, Invert(layer)):
+        check_bijection(b, z)
+
+
+def test_gradients_with_a_reach_are_those_of_the_loop():
+    layer = randomize(Autoregressive(5, Affine(), reach=0.5).double())
+    z = 2 * normal(6, 5).requires_grad_()
+    found, wanted = (
+        torch.autograd.grad(energy(*f(z)), [z, *layer.parameters()])
+        for f in (layer, lambda z: by_loop(layer, z))
+    )
+    for a, b in zip(found, wanted):
+        assert torch.allclose(a, b, atol=1e-10)
+
+
+@pytest.mark.parametrize('make', [maf, iaf])
+def test_far_rows_cost_what_a_gaussian_would_ask(make, tmp_path):
+    flow = randomize(make(4, layers=3, hidden=(16, 16)), size=2.0).double()
+    ray = normal(7, 4).sign() * (1 + normal(7, 4, seed=1).abs())
+    prices = [-flow.log_prob(t * ray) / t**2 for t in (1e4, 1e5, 1e6)]
+    assert torch.allclose(prices[1], prices[2], rtol=1e-2)
+    assert all((p <= 1.01 * prices[2] + 1e-4).all() for p in prices)
+    save(flow, tmp_path / 'flow.safetensors')
+    again = load(tmp_path / 'flow.safetensors')
+    assert [m.reach for m in again.modules() if isinstance(m, Autoregressive)] == [
+        8.0
+    ] * 3
+    assert torch.equal(again.log_prob(ray), flow.log_prob(ray))
+
+
+def test_a_file_without_a_reach_gives_a_layer_without_one(tmp_path):
+    flow = randomize(Flow(maf(3).base, Autoregressive(3, Affine(), hidden=(8,))))
+    save(flow, tmp_path / 'flow.safetensors')
+    assert 'reach' not in (tmp_path / 'flow.safetensors').read_bytes().decode('latin1')
+    assert load(tmp_path / 'flow.safetensors').bijection.reach is None
+
+
+@pytest.mark.parametrize('make', [maf, iaf])
+def test_one_coordinate_is_a_gaussian_and_says_so(make):
+    with pytest.warns(UserWarning, match='Gaussian at any depth.*nsf'):
+        flow = make(1, layers=2)
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None]
+    curve = randomize(flow).double().log_prob(x)
+    assert curve.diff(n=3).abs().max() < 1e-12
 
 
 class Copied(torch.nn.Module):
@@ -299,3 +427,6 @@ def test_bad_sizes_are_named():
             make(3, hidden=(8.5,))
     with pytest.raises(ValueError, match='context'):
         BinaryMADE(4).log_prob(torch.zeros(4), torch.zeros(2))
+    for reach in (0, -1, float('nan'), 'far'):
+        with pytest.raises(ValueError, match='reach: expected a number above 0'):
+            maf(3, reach=reach)
