@@ -31,7 +31,7 @@ from flowbook.core import (
     sum_event,
 )
 from .coupling import Coupling
-from .described import Described
+from .described import Described, named
 from .multiscale import Squeeze
 from .realnvp import Affine
 from .settings import Number
@@ -350,6 +350,7 @@ def checkerboard_order(height: int, width: int) -> list:
     return sorted(range(height * width), key=lambda k: (squares[k], k))
 
 
+@named
 def on_pixels(
     flow: Flow,  # On vectors of `prod(shape)` numbers, or on real-valued images
     shape: tuple = (1, 28, 28),  # Shape of one image: channels, height, width
