@@ -186,6 +186,8 @@ def save(
     **notes: Any,  # Anything JSON can hold that should travel with the flow
 ) -> None:
     "Save a model with its description to one safetensors file, whole or not at all."
+    if not (dtype is None or str(dtype) in DTYPES):
+        raise ValueError(f'dtype: expected one of {", ".join(DTYPES)}, got {dtype!r}')
     state = model.state_dict()
     own = own_dtype(model)
     meta = dict(format=FORMAT, flow=describe(model), dtype=str(own), notes=notes)
@@ -323,7 +325,7 @@ class Ledger(TorchDispatchMode):
         "Raise `ValueError` unless the budget allows so many numbers more."
         if numbers > self.numbers or self.operations < 0:
             raise ValueError(
-                'it describes more than the file holds; if the file is your own, '
+                'size: it describes more than the file holds; if it is your own, '
                 'load(path, trust=True)'
             )
 
