@@ -68,6 +68,13 @@ def test_no_sample_is_outside_however_far_the_latent_is(name, dtype):
         torch.testing.assert_close(again, near, atol=tol / 100, rtol=tol / 100)
 
 
+def test_near_an_end_at_zero_no_digit_is_lost():
+    z = torch.tensor([[-80.0, -40.0, 40.0, 80.0]])
+    for low, high, good in [(-3, 0, z[:, 2:]), (0, 3, z[:, :2])]:
+        layer = Interval(low, high)
+        torch.testing.assert_close(layer.inverse(layer(good)[0])[0], good)
+
+
 @maps
 def test_log_determinants_are_those_of_autodiff(name):
     make, _ = MAPS[name]
