@@ -17,8 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tables import read_table as read_table  # under its former address
-
 # %% ../nbs/91_data.ipynb #6442fc26
 class DataError(RuntimeError):
     "A data set is absent or damaged; the message says where and what to do."
@@ -179,3 +177,12 @@ def fashion_mnist(
     from torchvision.datasets import FashionMNIST
 
     return full_set(FashionMNIST, split, root, download)
+
+# %% ../nbs/91_data.ipynb #91da7a01
+def __getattr__(name: str) -> Any:
+    "`read_table` under its former address, fetched when it is asked for."
+    if name == 'read_table':
+        from flowbook.tables import read_table
+
+        return read_table
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

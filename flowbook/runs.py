@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+# %% ../nbs/80_runs.ipynb #80f1a622
 from .autoregressive import maf
 from .core import Model
 from .coupling import nice
@@ -185,7 +186,7 @@ def columns_of(names: list, condition: list) -> tuple[list, list]:
         raise ValueError('condition: expected some columns to be left as variables')
     return c, x
 
-# %% ../nbs/80_runs.ipynb #d9ed806b
+# %% ../nbs/80_runs.ipynb #ddbe75e3
 def read_file(path: str, seed: int, options: TableOptions, condition: list) -> Parts:
     "A file in three parts; all that stands in the way in one error."
     table = open_table(
@@ -315,6 +316,7 @@ NOISES = Choice(('uniform', 'learned'))
 ORDERS = Choice(('random', 'rows'))
 BASES = Choice(('normal', 'logistic', 'student'), optional=True)
 WORDS = Several(Text())  # type: ignore[arg-type]
+REACH = Number(float, 0, above=True, optional=True)
 BITS = Number(int, 1, optional=True)
 
 
@@ -322,9 +324,28 @@ def of_fit(name: str, help: str, default=None):
     "A setting that `fit` declares."
     return setting(SETTINGS[name], help, default)
 
+# %% ../nbs/80_runs.ipynb #80f1a621
+@dataclass(kw_only=True)
+class FlowOptions(Checked):
+    "What else may be said about a flow on a table; not every model offers all of it."
+
+    condition: str | None = setting(
+        Text(), 'columns of a table that are given: fit p(others | these)'
+    )
+    support: list | None = setting(
+        WORDS, "where columns live, such as price=0: share=0:1, or 'infer'"
+    )
+    base: str | None = setting(BASES, 'base density, if the model offers a choice')
+    robust: bool = setting(
+        Flag(), 'start from median and quartiles, for tables with outliers', False
+    )
+    reach: float | None = setting(
+        REACH, 'largest standardised value that the networks see'
+    )
+
 # %% ../nbs/80_runs.ipynb #dda7b33e
 @dataclass
-class Job(Checked):
+class Job(FlowOptions):
     "A training run that is to be done; `settle` chooses what is None."
 
     model: str = setting(Choice((*MODELS, 'auto')), 'name of a model', MISSING)
@@ -352,20 +373,6 @@ class Job(Checked):
     )
     bfloat16: bool = setting(
         Flag(), 'train the networks in bfloat16; results are those of float32', False
-    )
-    condition: str | None = setting(
-        Text(), 'columns of a table that are given: fit p(others | these)'
-    )
-    support: list | None = setting(
-        WORDS, "where columns live, such as price=0: share=0:1, or 'infer'"
-    )
-    base: str | None = setting(BASES, 'base density, if the model offers a choice')
-    robust: bool = setting(
-        Flag(), 'start from median and quartiles, for tables with outliers', False
-    )
-    reach: float | None = setting(
-        Number(float, 0, above=True, optional=True),
-        'largest standardised value that the networks see',
     )
     epochs: int | None = of_fit('epochs', 'passes over the training part')
     batch_size: int | None = of_fit('batch_size', 'examples per step')
@@ -420,7 +427,7 @@ def expect_fitting(job: Job, parts: Parts) -> None:
             f'hidden: expected one width, the channels of {job.model}, got {job.hidden}'
         )
 
-# %% ../nbs/80_runs.ipynb #48324687
+# %% ../nbs/80_runs.ipynb #e6862be1
 def parse_support(word: str, names: list) -> tuple[str, tuple]:
     "A name and its ends, None where it is open; `ValueError` for anything else."
     name, _, ends = word.rpartition('=')
@@ -455,7 +462,7 @@ def settle_support(job: Job, parts: Parts) -> list | None:
             expect_inside(name, end, values)
     return ends if found else None
 
-# %% ../nbs/80_runs.ipynb #e0b93362
+# %% ../nbs/80_runs.ipynb #2c227520
 def is_positive(values: Tensor) -> bool:
     "Whether values look like those of a positive quantity: all above 0, and skewed."
     z = (values - values.mean()) / values.std()
@@ -491,6 +498,7 @@ def chosen_options(job: Job, parts: Parts) -> dict:
     known = inspect.signature(MODELS[job.model].build).parameters
     for name in asked:
         if name not in known:
+            name = 'condition' if name == 'context_dim' else name
             raise ValueError(f'{name}: {job.model} has no such option')
     return asked
 
@@ -592,7 +600,7 @@ def measure_points(flow: Model, parts: Parts) -> list[dict]:
         )
     return metrics
 
-# %% ../nbs/80_runs.ipynb #332e27b9
+# %% ../nbs/80_runs.ipynb #43183f25
 def insure(bits: Tensor, dims: int, levels: int) -> Tensor:
     "Bits per dimension of a mixture with 1 % of the uniform density of so many levels."
     known = inspect.signature(mix_uniform).parameters
@@ -762,7 +770,7 @@ def is_running(pid: int) -> bool:
         return True
     return True
 
-# %% ../nbs/80_runs.ipynb #4fc7c56a
+# %% ../nbs/80_runs.ipynb #67abe61d
 def prepare(
     job: Job,  # What is to be done
     table: TableOptions | None = None,  # How a table is to be read
@@ -879,7 +887,7 @@ def read_examples(flow: Model, record: dict, data: str, options: dict) -> Seen:
         seen.context = parts.labels['test']
     return seen
 
-# %% ../nbs/80_runs.ipynb #1033be08
+# %% ../nbs/80_runs.ipynb #e53f7796
 def expect_events(flow: Model, record: dict, data: str, x: Tensor) -> None:
     "Raise `ValueError` unless a run can score these rows or images."
     shape = tuple(flow.event_shape)
@@ -931,7 +939,7 @@ def score_file(
         n=len(x),
     )
 
-# %% ../nbs/80_runs.ipynb #d3c22342
+# %% ../nbs/80_runs.ipynb #86b40d7d
 def write_scores(
     result: dict,  # Of `score_file`
     path: str | Path,  # A .csv file
@@ -985,7 +993,7 @@ def as_parquet(x: Tensor, columns: dict) -> bytes:
     except ImportError:
         raise needs('pyarrow', 'out: a Parquet file') from None
 
-# %% ../nbs/80_runs.ipynb #e538631f
+# %% ../nbs/80_runs.ipynb #ee86fa2b
 def name_columns(x: Tensor, context: Tensor | None, record: dict) -> dict:
     "Samples and what was given, by name and in the order of the run's own table."
     recipe = record.get('table') or {}
@@ -1034,6 +1042,9 @@ def read_given(record: dict, given: list | None, path: str | None) -> Tensor | N
             f'given: expected {shown}, or given_file with these columns, '
             f'got {" ".join(given or []) or "nothing"}'
         )
+    for name, (_, step) in recipe['lattice'].items():
+        if name in values:
+            values[name] += step / 2  # the middle of what was spread
     return torch.tensor([[values[n] for n in condition]], dtype=torch.float64)
 
 # %% ../nbs/80_runs.ipynb #80f1a618

@@ -13,6 +13,7 @@ import difflib
 import gzip
 import io
 import lzma
+import math
 import re
 import zipfile
 from collections import Counter
@@ -273,10 +274,10 @@ def decode(raw: bytes, ask: Questions) -> str:
     return text
 
 
-def read_lines(raw: bytes, ask: Questions) -> list[tuple[int, str]]:
+def read_lines(text: str, skip: int) -> list[tuple[int, str]]:
     "Numbered lines that are not empty, behind those that are skipped."
-    lines = re.split('\r\n|\n|\r', decode(raw, ask))
-    numbered = list(enumerate(lines, 1))[ask.options.skip :]
+    lines = re.split('\r\n|\n|\r', text)
+    numbered = list(enumerate(lines, 1))[skip:]
     return [(i, line) for i, line in numbered if line.strip()]
 
 # %% ../nbs/93_tables.ipynb #ef927252
@@ -297,7 +298,9 @@ def cut(lines: list[tuple[int, str]], delimiter: str) -> tuple[list, list]:
     if delimiter == 'blanks':
         texts = [' '.join(re.split(r'\s+', line.strip())) for line in texts]
     reader = csv.reader(texts, delimiter=MARKS[delimiter], skipinitialspace=True)
-    rows, numbers, at = [], [], 0
+    rows: list = []
+    numbers: list = []
+    at = 0
     try:
         for row in reader:
             rows.append([s.strip() for s in row])
@@ -354,9 +357,8 @@ def decimal_comma(head: list[tuple[int, str]], ask: Questions) -> str:
         return ','
     looks = any(b.startswith('0') for _, b in pairs) or len(pairs) < len(rows)
     text = ','.join(pairs[-1])
-    either, other = dict(decimal=','), dict(delimiter=',')
-    if not looks:
-        either, other = other, either
+    ways = [dict(decimal=','), dict(delimiter=',')]
+    either, other = ways if looks else ways[::-1]
     ask.ask(f'{text!r}: one number or two whole ones', other, **either)
     return 'tab' if looks else ','
 
@@ -443,7 +445,8 @@ def settle_dot(dot: str, columns: list, delimiter: str, ask: Questions) -> Insid
 def plain_number(text: str, inside: Inside) -> str:
     "A field with a decimal point and nothing between thousands; itself if it cannot be."
     if inside.thousands and inside.thousands in text:
-        t, d = re.escape(inside.thousands), re.escape(inside.decimal)
+        t = re.escape(inside.thousands)
+        d = re.escape(inside.decimal)
         if not re.match(rf'[+-]?\d{{1,3}}({t}\d{{3}})+({d}\d*)?$', text):
             return 'x' + text
         text = text.replace(inside.thousands, '')
@@ -473,7 +476,8 @@ def parse_column(
         except ValueError:
             texts[i] = text
         if '_' in text:  # which Python would skip between digits
-            values[i], texts[i] = np.nan, text
+            values[i] = np.nan
+            texts[i] = text
     return values, texts
 
 # %% ../nbs/93_tables.ipynb #1f64f8d0
@@ -486,7 +490,8 @@ def settle_header(rows: list, inside: Inside, ask: Questions) -> bool:
     "Whether the first row holds names; asks if it may hold either."
     if ask.options.header or ask.options.no_header:
         return ask.options.header
-    first, body = rows[0], rows[1:201]
+    first = rows[0]
+    body = rows[1:201]
     numbers = [is_number(s, inside) for s in first]
     if not any(numbers):
         return any(s not in GAPS for s in first)
@@ -608,9 +613,9 @@ def split_comments(lines: list) -> tuple[list, str | None]:
     return body, before[-1].lstrip('# ') if before else None
 
 
-def read_text(raw: bytes, ask: Questions) -> Raw:
+def read_text(text: str, ask: Questions) -> Raw:
     "A text file as columns of texts."
-    lines, comment = split_comments(read_lines(raw, ask))
+    lines, comment = split_comments(read_lines(text, ask.options.skip))
     if not lines:
         raise ValueError(f'{ask.source}: expected rows of numbers, got an empty file')
     try:
@@ -625,9 +630,13 @@ def read_text(raw: bytes, ask: Questions) -> Raw:
     texts = [list(column) for column in zip(*rows)]
     inside = settle_inside([c[1:] or c for c in texts], delimiter, ask)
     if counts_in_front(rows, ask):
-        rows, numbers, texts = rows[1:], numbers[1:], [c[1:] for c in texts]
+        rows = rows[1:]
+        numbers = numbers[1:]
+        texts = [c[1:] for c in texts]
     if settle_header(rows, inside, ask):
-        names, texts, numbers = rows[0], [c[1:] for c in texts], numbers[1:]
+        names = rows[0]
+        texts = [c[1:] for c in texts]
+        numbers = numbers[1:]
     elif comment and len(cut([(0, comment)], delimiter)[0][0]) == len(texts):
         names = names_in_comment(comment, delimiter, inside, ask)
     return as_raw(names, texts, np.array(numbers, dtype=np.int64), inside, ask)
@@ -656,13 +665,77 @@ def as_raw(
             f'got {len(given)}'
         )
     if names and not names[-1] and len(names) > 1 and not any(columns[-1]):
-        names, columns = names[:-1], columns[:-1]
+        names = names[:-1]
+        columns = columns[:-1]
     found = given or names or [f'x{j}' for j in range(1, len(columns) + 1)]
     nameless = not found[0]
     found = [n or (f'x{j + 1}' if j else 'unnamed') for j, n in enumerate(found)]
     if named and not given:
         found = unique_names(found, ask)
     return Raw(found, columns, rows, named, inside, nameless)
+
+# %% ../nbs/93_tables.ipynb #3ab4692f
+LARGE = 500_000  # characters
+
+
+def read_large(text: str, ask: Questions) -> Raw | None:
+    "A large file without questions, by pandas; None if it has to be read line by line."
+    if len(text) < LARGE or '"' in text or '\r' in text.replace('\r\n', ''):
+        return None
+    head = text[: text.index('\n', LARGE // 4) + 1]
+    probe = Questions(ask.source, ask.options)
+    start = read_text(head, probe)
+    marks = {m for m in ',;\t|' if m in head.rstrip('\n').rsplit('\n', 1)[-1]}
+    if probe.problems or probe.notes or start.inside != Inside() or len(marks) != 1:
+        return None
+    lines = text.count('\n') + (not text.endswith('\n')) - ask.options.skip
+    first = int(start.rows[0]) - 1
+    dots = any('.' in s for c in start.columns for s in c)
+    if dots and judge((s for c in start.columns for s in c), '.') != 'decimal':
+        return None
+    frame = parse_large(text, marks.pop(), len(start.names), first)
+    if frame is None or len(frame) != lines - (first - ask.options.skip):
+        return None
+    columns = large_columns(frame, dots)
+    if columns is None:
+        return None
+    rows = first + 1 + np.arange(len(frame))
+    return Raw(start.names, columns, rows, start.named, Inside(), start.nameless)
+
+# %% ../nbs/93_tables.ipynb #52937818
+def parse_large(text: str, mark: str, width: int, first: int):
+    "A data frame of the lines behind the first ones; None unless all have one length."
+    import pandas as pd
+
+    head, body = text, text
+    for _ in range(first):
+        head, _, body = body.partition('\n')
+    lines = body.count('\n') + (not body.endswith('\n'))
+    if body.count(mark) != lines * (width - 1):
+        return None
+    old = int(pd.__version__.split('.')[0]) < 3  # when exactness had to be asked for
+    exact: dict = {'float_precision': 'round_trip'} if old else {}
+    try:
+        return pd.read_csv(
+            io.StringIO(body), sep=mark, header=None, names=range(width),
+            skipinitialspace=True, low_memory=False, **exact,
+        )  # fmt: skip
+    except (ValueError, OverflowError):
+        return None
+
+
+def large_columns(frame, dots: bool) -> list | None:
+    "Columns of a frame; None if there are fractions where none were seen."
+    columns: list = []
+    for _, column in frame.items():
+        if column.dtype.kind == 'b' or (column.dtype.kind == 'f' and not dots):
+            return None
+        if column.dtype.kind in 'iuf':
+            columns.append(column.to_numpy(np.float64))
+        else:
+            gaps = column.isna()
+            columns.append(['' if g else str(v).strip() for v, g in zip(column, gaps)])
+    return columns
 
 # %% ../nbs/93_tables.ipynb #e4de55bf
 def needs(package: str, what: str) -> ValueError:
@@ -852,7 +925,8 @@ def read_file(path: Path, ask: Questions) -> Raw | np.ndarray:
     if kind in ('parquet', 'pq'):
         return from_frame(load_parquet(path, raw), ask)
     if kind in TEXTS:
-        return read_text(raw, ask)
+        text = decode(raw, ask)
+        return read_large(text, ask) or read_text(text, ask)
     load = {'npz': load_npz, 'mat': load_mat}.get(kind)
     array = load(path, raw, ask.options.key) if load else load_npy(path, raw)
     return as_images(array, ask) if is_images(array) else from_array(array, ask)
@@ -865,7 +939,8 @@ def is_images(array) -> bool:
 
 def as_images(array: np.ndarray, ask: Questions) -> np.ndarray:
     "Bytes (n, h, w) or (n, c, h, w) as images (n, c, h, w); else `ValueError`."
-    name, shape = ask.source, array.shape
+    name = ask.source
+    shape = array.shape
     if array.size == 0:
         raise ValueError(f'{name}: expected at least one image, got shape {shape}')
     if array.ndim == 3:
@@ -1025,10 +1100,10 @@ def ask_about_holes(
         f'{rows[np.argmin(finite[holes[0]])]} of {names[holes[0]]}; {full:,} of '
         f'{count(len(rows), "row")} are complete'
     )
-    fill, drop = dict(missing='median'), dict(missing='drop-rows')
-    if full < max(30, len(rows) // 3):
-        drop, fill = fill, drop
-    ask.ask(what, fill, **drop)
+    ways = [dict(missing='drop-rows'), dict(missing='median')]
+    few = full < len(rows) / 3 or full < 20 <= len(rows)
+    cure, other = ways[::-1] if few else ways
+    ask.ask(what, other, **cure)
 
 # %% ../nbs/93_tables.ipynb #3bdb45ae
 def middles(names: list, columns: list) -> dict:
@@ -1076,9 +1151,10 @@ def few_values(values: np.ndarray) -> str | None:
     "Why a column has no density by its values alone; None if it may have one."
     distinct, often = np.unique(values, return_counts=True)
     n = len(values)
-    if len(distinct) <= 100 and n >= 3 * len(distinct):
-        return f'{len(distinct)} values in {n:,} rows'
-    if often.max() > max(10, 0.05 * n):
+    each = n / len(distinct)
+    if each >= 5 or (len(distinct) <= 20 and each >= 2):
+        return f'{len(distinct):,} values in {n:,} rows'
+    if often.max() >= 10 and often.max() > 0.05 * n:
         value = distinct[often.argmax()]
         return f'{value:g} in {often.max():,} of {n:,} rows'
     return None
@@ -1136,16 +1212,18 @@ def ask_about_ties(
     columns: list, names: list, settled: list[int], ask: Questions
 ) -> None:
     "Ask about columns that take few values."
-    spread, lost = {}, {}
+    spread: dict = {}
+    lost: dict = {}
     for j, name in enumerate(names):
         reason = None if j in settled else few_values(columns[j])
         if reason is None:
             continue
         step = step_of(columns[j])
-        if step is None or np.ptp(columns[j]) > 1000 * step:
+        points = math.inf if step is None else np.ptp(columns[j]) / step
+        if points > 20 * len(np.unique(columns[j])):
             lost[name] = f'{name} ({reason})'
         else:
-            spread[name] = f'{name} ({reason}, in steps of {step:g})'
+            spread[name] = f'{name} ({reason}, in steps of {step:.6g})'
     if lost:
         ties = dict(allow_ties=True)
         ask.ask(f'no density: {shorten(lost)}', ties, drop=join_names(lost))
@@ -1159,7 +1237,7 @@ def shorten(told: dict) -> str:
     shown = list(told.values())[:8]
     return ', '.join(shown) + f' and {len(told) - 8} more' * (len(told) > 8)
 
-
+# %% ../nbs/93_tables.ipynb #80308ad4
 def spread_steps(
     values: np.ndarray,  # One column (n,)
     start: float,  # A value of the lattice
@@ -1263,16 +1341,15 @@ def settle_levels(images: np.ndarray, ask: Questions) -> None:
     top = int(images.max())
     levels = ask.options.levels
     if levels is None and top < 255:
-        few, many = dict(levels=top + 1), dict(levels=256)
-        if top > 64:
-            few, many = many, few
-        ask.ask(f'grey values end at {top}: how many levels are there', many, **few)
+        ways = [dict(levels=top + 1), dict(levels=256)]
+        cure, other = ways[::-1] if top > 64 else ways
+        ask.ask(f'grey values end at {top}: how many levels are there', other, **cure)
     elif levels is not None and top >= levels:
         raise ValueError(
             f'levels: expected more than {top}, the largest grey value, got {levels}'
         )
 
-
+# %% ../nbs/93_tables.ipynb #e5cd96ff
 def finish(
     raw: Raw,
     columns: list,
@@ -1324,7 +1401,8 @@ def open_table(
     names = [raw.names[j] for j in chosen]
     keep = ask_about_gaps(names, [columns[j] for j in chosen], raw.rows, ask)
     expect_rest(raw, keep, ask)
-    chosen, names = [chosen[k] for k in keep], [names[k] for k in keep]
+    chosen = [chosen[k] for k in keep]
+    names = [names[k] for k in keep]
     if density and not ask.options.allow_ties:
         wanted = [columns[j] for j in chosen]
         keep = ask_about_density(wanted, names, list(given), ask)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -375,7 +377,6 @@ def test_an_interrupted_fit_resumes_to_the_same_weights(
     ).read_bytes()
 
 
-
 def test_score_prints_a_mean_with_its_error_and_writes_one_line_per_row(
     files, here, capsys
 ):
@@ -457,6 +458,204 @@ def test_shipped_runs_are_known_by_name(capsys):
     assert all(name in err for name in names)
 
 
+# Tables.
+def written(path, **columns):
+    "A table with three columns of numbers, and more."
+    x = normal(60, 3)
+    frame = pd.DataFrame(dict(a=x[:, 0], b=x[:, 1] + x[:, 0], c=x[:, 2].exp()))
+    frame = frame.assign(**columns)
+    frame.to_csv(path, index=False)
+    return frame
+
+
+def score(capsys, *argv):
+    "The JSON document of `score`."
+    capsys.readouterr()
+    assert run('score', *argv, '--json') == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_columns_are_found_by_name_when_scoring(files, here, capsys):
+    frame = pd.read_csv(files / 'points.csv')
+    frame[['c', 'a', 'b']].to_csv('turned.csv', index=False)
+    frame.assign(d=1.5).to_csv('more.csv', index=False)
+    frame.drop(columns='b').to_csv('less.csv', index=False)
+    want = score(capsys, files / 'points', files / 'points.csv')['mean']
+    assert score(capsys, files / 'points', 'turned.csv')['mean'] == want
+    names = ['--columns', 'a,b,c']
+    assert score(capsys, files / 'points', 'more.csv', *names)['mean'] == want
+    for name, word in (
+        ('more.csv', "unknown column 'd'"),
+        ('less.csv', "no column 'b'"),
+    ):
+        assert run('score', files / 'points', name) == 2
+        assert word in capsys.readouterr().err
+
+
+def test_the_record_remembers_how_the_table_was_read(here, capsys):
+    frame = written('t.csv', w='word', n=np.arange(60) % 6)
+    frame.loc[3, 'a'] = np.nan
+    frame.to_csv('t.csv', sep=';', decimal=',', index=False)
+    options = ['--drop', 'w', '--missing', 'median', '--dequantize', 'n']
+    assert run('fit', 'realnvp', 't.csv', *options, '--out', 'r', *SMALL) == 0
+    recipe = json.loads(Path('r/run.json').read_text())['table']
+    assert recipe['names'] == ['a', 'b', 'c', 'n'] and recipe['ignored'] == ['w']
+    assert recipe['options'] == dict(drop='w', missing='median', dequantize='n')
+    first = score(capsys, 'r', 't.csv')
+    assert first['n'] == 60 and score(capsys, 'r', 't.csv') == first
+    assert run('info', 'r') == 0
+    assert 'read with: --drop w --missing median' in capsys.readouterr().out
+    assert run('sample', 'r', '--n', 50, '--out', 's.csv') == 0
+    drawn = pd.read_csv('s.csv')
+    assert list(drawn) == recipe['names'] and (drawn['n'] % 1 == 0).all()
+    assert run('sample', 'r', '--n', 50, '--out', 's.parquet') == 0
+    pd.testing.assert_frame_equal(
+        pd.read_parquet('s.parquet').astype(float), drawn.astype(float), rtol=1e-6
+    )
+    assert score(capsys, 'r', 's.parquet')['n'] == 50
+
+
+def test_a_condition_is_needed_by_score_and_told_to_sample(here, capsys):
+    frame = written('t.csv', k=np.arange(60) % 2)
+    argv = ['fit', 'realnvp', 't.csv', '--condition', 'b,k', '--out', 'r', *SMALL]
+    assert run(*argv) == 0
+    assert load('r/weights.safetensors').event_shape == (2,)
+    assert score(capsys, 'r', 't.csv')['n'] == 60
+    frame[['a', 'c']].to_csv('less.csv', index=False)
+    assert run('score', 'r', 'less.csv') == 2
+    assert "no column 'b', 'k'" in capsys.readouterr().err
+    given = ['--given', 'k=1', 'b=2.5']
+    assert run('sample', 'r', *given, '--n', 5, '--out', 's.csv') == 0
+    drawn = pd.read_csv('s.csv')
+    assert list(drawn) == ['a', 'b', 'c', 'k'] and len(drawn) == 5
+    assert (drawn['b'] == 2.5).all() and (drawn['k'] == 1).all()
+    assert run('sample', 'r', '--given-file', 't.csv', '--n', 2, '--out', 's.csv') == 0
+    assert pd.read_csv('s.csv')['b'].tolist() == frame['b'].repeat(2).tolist()
+    for wrong in ([], ['--given', 'b=1'], ['--given', 'b=1', 'k=x'], [*given, 'z=1']):
+        assert run('sample', 'r', *wrong, '--out', 's.csv') == 2
+        assert 'given: expected b=… k=…' in capsys.readouterr().err
+
+
+def test_the_model_may_be_left_out(here, capsys):
+    written('my.data.csv')
+    assert run('fit', 'my.data.csv', *SMALL) == 0
+    assert Path(f'runs/{runs.DEFAULT_TABLE_MODEL}-my/run.json').is_file()
+    assert run('fit', '--columns', 'a', *SMALL, 'my.data.csv', '--out', 'one') == 0
+    assert run('fit', *SMALL[:2], 'nice', *SMALL[2:], 'my.data.csv', '--out', 'n') == 0
+    assert json.loads(Path('n/run.json').read_text())['model'] == 'nice'
+    for wrong in (['nice'], ['nice', 'my.data.csv', 'more'], ['my.data.csv', '--fast']):
+        capsys.readouterr()
+        assert run('fit', *wrong) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_json_is_one_document_and_nothing_else(here, capsys):
+    written('t.csv')
+    capsys.readouterr()
+    verbs = {
+        'fit': ['realnvp', 't.csv', '--out', 'r', *SMALL],
+        'score': ['r', 't.csv', '--top', 2, '--out', 'scores.csv'],
+        'sample': ['r', '--out', 's.csv', '--device', 'cpu'],
+        'info': ['r'],
+    }
+    found = {}
+    for verb, argv in verbs.items():
+        assert run(verb, *argv, '--json') == 0
+        found[verb] = json.loads(capsys.readouterr().out)
+    assert found['fit']['folder'] == 'r' and found['fit']['metrics'][0]['median']
+    least = found['score']['least_likely']
+    assert [r['rank'] for r in least] == [1, 2] and set(least[0]['values']) == {*'abc'}
+    scores = pd.read_csv('scores.csv').sort_values('rank')
+    assert scores['row'].tolist()[:2] == [r['row'] for r in least]
+    assert found['sample']['n'] == 64 and found['info']['model'] == 'realnvp'
+
+
+def test_scores_carry_the_index_and_skip_incomplete_rows(here, capsys):
+    frame = written('t.csv').assign(id=[f'r{i}' for i in range(60)])
+    frame.loc[4, 'a'] = np.inf
+    frame.to_csv('t.csv', index=False)
+    argv = ['--index', 'id', '--missing', 'drop-rows', '--out', 'r']
+    assert run('fit', 'realnvp', 't.csv', *argv, *SMALL) == 0
+    assert run('score', 'r', 't.csv', '--out', 's.csv') == 0
+    assert '1 row with empty cells left out' in capsys.readouterr().out
+    scores = pd.read_csv('s.csv')
+    assert list(scores) == ['row', 'log_prob_nats', 'rank', 'id'] and len(scores) == 59
+    assert scores['row'].tolist()[3:5] == [5, 7] and scores['id'][4] == 'r5'
+
+
+@pytest.mark.parametrize(
+    'option, word',
+    [
+        (['--support', 'a=0:'], 'support: a has'),
+        (['--support', 'z=0:'], "support: no column 'z'"),
+        (['--support', 'c=1:0'], 'low before high'),
+        (['--support', 'c'], 'support: expected'),
+        (['--condition', 'a,b,c'], 'some columns to be left'),
+        (['--condition', 'z'], "condition: no column 'z'"),
+        (['--columns', 'a,z'], "columns: no column 'z'"),
+        (['--base', 'cauchy'], 'base: expected one of'),
+        (['--thousands', ',', '--skip', '-1'], 'skip: expected a whole number'),
+    ],
+)
+def test_a_mistake_about_a_table_is_one_line(here, capsys, option, word):
+    written('t.csv')
+    assert run('fit', 'realnvp', 't.csv', *option, '--out', 'r') == 2
+    err = capsys.readouterr().err
+    assert word in err and len(err.splitlines()) == 1 and not Path('r').exists()
+
+
+def test_an_option_that_a_model_lacks_is_refused_by_name(here, capsys, monkeypatch):
+    def plain(dim, *, layers, hidden, activation):
+        return realnvp(dim, layers=layers, hidden=hidden, activation=activation)
+
+    monkeypatch.setitem(runs.MODELS, 'maf', runs.Entry(plain))
+    written('t.csv')
+    asked = dict(
+        support=['c=0:'], base=['student'], reach=[4], robust=[], condition='a'
+    )
+    for name, value in asked.items():
+        assert run('fit', 'maf', 't.csv', f'--{name}', *value, '--out', 'r') == 2
+        assert f'{name}: maf has no such option' in capsys.readouterr().err
+
+
+def test_options_reach_a_model_that_has_them(here, monkeypatch):
+    seen = {}
+
+    def rich(dim, *, layers, hidden, activation, support=None, robust=False, base=None):
+        seen.update(support=support, robust=robust, base=base)
+        return realnvp(dim, layers=layers, hidden=hidden, activation=activation)
+
+    monkeypatch.setitem(runs.MODELS, 'maf', runs.Entry(rich))
+    written('t.csv')
+    argv = ['--support', 'infer', 'a=-9:9', '--robust', '--base', 'student']
+    assert run('fit', 'maf', 't.csv', *argv, '--out', 'r', *SMALL) == 0
+    want = dict(support=[(-9, 9), None, (0, None)], robust=True, base='student')
+    assert seen == want
+
+
+def test_leftovers_of_a_killed_run_are_removed(here):
+    written('t.csv')
+    Path('r').mkdir()
+    done = subprocess.Popen([sys.executable, '-c', ''])
+    done.wait()
+    gone = Path(f'r/.weights.safetensors.{done.pid}.part')
+    mine = Path(f'r/.run.json.{os.getpid()}.part')
+    for part in (gone, mine):
+        part.touch()
+    assert run('fit', 'realnvp', 't.csv', '--out', 'r', *SMALL) == 0
+    assert not gone.exists()
+
+
+def test_images_with_few_levels_say_how_many(here, capsys):
+    grey = torch.randint(0, 17, (60, 4, 4), generator=torch.Generator().manual_seed(0))
+    np.save('grey.npy', grey.numpy().astype('uint8'))
+    assert run('fit', 'nice', 'grey.npy', '--out', 'r', *SMALL) == 2
+    said = capsys.readouterr().err
+    assert 'end at 16' in said and '--levels 17 or --levels 256' in said
+    assert run('fit', 'nice', 'grey.npy', '--out', 'r', '--levels', 17, *SMALL) == 0
+    assert score(capsys, 'r', 'grey.npy')['mean'] < 6
+
+
 # One declaration of each setting.
 WRONG = dict(
     epochs='2.5 0 many',
@@ -535,7 +734,9 @@ def test_every_setting_of_a_settled_job_has_a_value(files, model, data):
     job = runs.Job(model, path)
     settled = job.settle(runs.read_parts(job.data))
     images = runs.MODELS[model].kind == 'images'
-    rest = {'start', 'device', 'patience', 'condition', 'support', 'base', 'reach'} | (set() if images else {'scales', 'blocks'})
+    rest = {'start', 'device', 'patience', 'condition', 'support', 'base', 'reach'} | (
+        set() if images else {'scales', 'blocks'}
+    )
     assert {k for k, v in asdict(settled).items() if v is None} <= rest
     assert settled.settle(runs.read_parts(job.data)) == settled
 
