@@ -1194,7 +1194,8 @@ def ask_about_density(
         told = ', '.join(names[j] for j in found)
         what = f'a linear function of other columns: {told}'
         ask.ask(what, drop=join_names(names[j] for j in found))
-    ask_about_ties(present, names, [*out, *found, *spread, *fixed], ask)
+    rest = [j for j in rest if j not in found]
+    ask_about_ties(present, names, rest, spread, ask)
     return [j for j in range(len(names)) if j not in [*out, *found]]
 
 
@@ -1209,12 +1210,13 @@ def find_dependent(columns: list, order: list[int]) -> list[int]:
 
 # %% ../nbs/93_tables.ipynb #a293d08c
 def ask_about_ties(
-    columns: list, names: list, settled: list[int], ask: Questions
+    columns: list, names: list, rest: list[int], settled: list[int], ask: Questions
 ) -> None:
-    "Ask about columns that take few values."
+    "Ask about those of the columns `rest` that take few values."
     spread: dict = {}
     lost: dict = {}
-    for j, name in enumerate(names):
+    for j in rest:
+        name = names[j]
         reason = None if j in settled else few_values(columns[j])
         if reason is None:
             continue
@@ -1225,8 +1227,9 @@ def ask_about_ties(
         else:
             spread[name] = f'{name} ({reason}, in steps of {step:.6g})'
     if lost:
-        ties = dict(allow_ties=True)
-        ask.ask(f'no density: {shorten(lost)}', ties, drop=join_names(lost))
+        ways: list = [dict(drop=join_names(lost)), dict(allow_ties=True)]
+        cure, other = ways[::-1] if len(lost) == len(rest) else ways  # keep one column
+        ask.ask(f'no density: {shorten(lost)}', other, **cure)
     if spread:
         what = f'few values: {shorten(spread)}'
         ask.ask(what, dict(drop=join_names(spread)), dequantize=join_names(spread))
