@@ -30,7 +30,7 @@ setuptools.setup(
     install_requires=shlex.split(cfg['requirements']),
     extras_require={
         name: shlex.split(cfg[f'{name}_requirements'])
-        for name in ['dev', 'notebooks', 'docs']
+        for name in ['dev', 'notebooks', 'docs', 'tables']
     },
     entry_points={
         'console_scripts': shlex.split(cfg['console_scripts']),

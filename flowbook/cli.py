@@ -7,6 +7,9 @@ __all__ = ['VERBS', 'Parser', 'Verb', 'make_parser', 'main']
 
 # %% ../nbs/81_cli.ipynb #68929207
 import argparse
+import json
+import math
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
@@ -16,20 +19,26 @@ import torch
 
 from . import __version__
 from .data import DataError
-from .files import write_bytes
 from .records import read_run
 from flowbook.runs import (
     BITS,
     COUNT,
+    DEFAULT_TABLE_MODEL,
     IMAGES,
+    MODELS,
     POSITIVE,
+    WORDS,
     Job,
+    default_folder,
     models_with,
+    prepare,
     sample_file,
     score_file,
     train,
+    write_scores,
 )
 from .settings import SETTINGS, Checked, Choice, Flag, Several, Text, setting
+from .tables import Table, TableOptions, TableProblems, in_shell
 from .toys import toys
 from .train import Diverged
 
@@ -47,6 +56,8 @@ class Parser(argparse.ArgumentParser):
 
 # %% ../nbs/81_cli.ipynb #8593baf8
 RUN = 'a folder that `fit` filled, or the name of a run that ships with the package'
+JSON = 'print one JSON document, and nothing else'
+DEVICE = "'cpu' or 'cuda'"
 
 
 @dataclass
@@ -62,8 +73,11 @@ class FitOptions(Checked):
         BITS, 'significant binary digits of the stored weights; measured with them'
     )
     resume: bool = setting(
-        Flag(), 'go on from the checkpoint of an interrupted run', False
+        Flag(),
+        'go on from the checkpoint in the folder, perhaps with more epochs',
+        False,
     )
+    json: bool = setting(Flag(), JSON, False)
 
 # %% ../nbs/81_cli.ipynb #5405dee1
 @dataclass
@@ -71,12 +85,20 @@ class SampleOptions(Checked):
     "What `flowbook sample` takes."
 
     run: str = setting(Text(), RUN, MISSING)
-    n: int = setting(COUNT, 'how many', 64)
+    n: int | None = setting(COUNT, 'how many (64), or for each row of a file (1)')
     temperature: float = setting(
         POSITIVE, "multiplies the base's standard deviation", 1.0
     )
     seed: int = setting(SETTINGS['seed'], 'seed of the draw', 0)
-    out: str = setting(Text(), 'file to write: .png, .npy or .csv', 'samples.png')
+    out: str = setting(
+        Text(), 'file to write: .png, .npy, .csv or .parquet', 'samples.png'
+    )
+    given: list | None = setting(
+        WORDS, 'values of the columns that a run is conditioned on, such as a=1.5 b=2'
+    )
+    given_file: str | None = setting(Text(), 'a table of such values')
+    device: str = setting(Text(), DEVICE, 'cpu')
+    json: bool = setting(Flag(), JSON, False)
 
 # %% ../nbs/81_cli.ipynb #e55e11e6
 @dataclass
@@ -85,11 +107,14 @@ class ScoreOptions(Checked):
 
     run: str = setting(Text(), RUN, MISSING)
     file: str = setting(
-        Text(), 'a .csv or .npy file, or a set of the book (its test part)', MISSING
+        Text(), 'a table, images, or a set of the book (its test part)', MISSING
     )
     out: str | None = setting(
-        Text(), 'also write log-likelihoods, in nats, to this .csv file'
+        Text(), 'also write row, log-likelihood in nats and rank to this .csv file'
     )
+    top: int | None = setting(COUNT, 'also print so many of the least likely rows')
+    device: str = setting(Text(), DEVICE, 'cpu')
+    json: bool = setting(Flag(), JSON, False)
 
 
 @dataclass
@@ -97,6 +122,7 @@ class InfoOptions(Checked):
     "What `flowbook info` takes."
 
     run: str = setting(Text(), RUN, MISSING)
+    json: bool = setting(Flag(), JSON, False)
 
 # %% ../nbs/81_cli.ipynb #81f1a602
 def add_option(parser, f) -> None:
@@ -104,7 +130,9 @@ def add_option(parser, f) -> None:
     kind = f.metadata['kind']
     text = f.metadata['help']
     if f.default is MISSING:
-        parser.add_argument(f.name, metavar=f.name.upper(), help=text)
+        last = '?' if f.name == 'data' else None  # the model before it may be left out
+        parser.add_argument(f.name, nargs=last, metavar=f.name.upper(), help=text)
+
         return
     option = '--' + f.name.replace('_', '-')
     if isinstance(kind, Flag):
@@ -138,9 +166,11 @@ def placeholder(kind, name: str) -> str:
     return name.upper() if isinstance(kind, Text) else number[kind.kind]
 
 # %% ../nbs/81_cli.ipynb #81f1a607
-def add_form(parser: Parser, form: type) -> None:
+def add_form(parser, form: type) -> None:
     "The options of a form; those that only some models have stand together."
     groups: dict = {}
+    if form is TableOptions:
+        parser = parser.add_argument_group('how a table is read')
     for f in fields(form):
         kind = f.metadata.get('of')
         if kind and kind not in groups:
@@ -154,47 +184,123 @@ def read_form(form: type, args: argparse.Namespace):
     return form(**{f.name: getattr(args, f.name) for f in fields(form)})
 
 # %% ../nbs/81_cli.ipynb #89b766d9
-def do_fit(job: Job, options: FitOptions) -> None:
+def report(document: dict, lines: list, as_json: bool) -> None:
+    "Print a result, in lines or as one JSON document."
+    if as_json:
+        print(json.dumps(plain(document), indent=1, allow_nan=False))
+        return
+    for line in lines:
+        print(line)
+
+
+def plain(value):
+    "What JSON can hold: numbers that are not finite become null."
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def tell_stderr(line: str) -> None:
+    "What is said while standard output holds a document."
+    print(line, file=sys.stderr)
+
+# %% ../nbs/81_cli.ipynb #c8729c6b
+def do_fit(job: Job, table: TableOptions, options: FitOptions) -> None:
     "`flowbook fit`"
     if options.threads:
         torch.set_num_threads(options.threads)
-    out = Path(options.out or f'runs/{job.model}-{Path(job.data).stem}')
+    parts = prepare(job, table)
+    job = job.settle(parts)
+    out = Path(options.out) if options.out else default_folder(job)
     record = train(
-        job, out, resume=options.resume, half=options.half, bits=options.bits
+        job,
+        out,
+        table,
+        parts,
+        resume=options.resume,
+        half=options.half,
+        bits=options.bits,
+        log=tell_stderr if options.json else print,
     )
-    for m in record['metrics']:
-        print(in_words(m))
-    print(
+    where = (
         f'samples: {out / "samples.png"}   loss curve: {out / "loss.png"}   '
         f'record: {out / "run.json"}'
     )
+    document = dict(folder=str(out)) | record
+    report(document, [*map(in_words, record['metrics']), where], options.json)
 
 # %% ../nbs/81_cli.ipynb #d4484ada
 def in_words(m: dict) -> str:
     "One metric as a line."
     return (
-        f"{m['split']}: {m['value']:.4f} ± {m['error']:.4f} {m['unit']} "
-        f"({m['name']}, n = {m['n']:,})"
+        f"{m['split']}: {m['value']:.4f} ± {m['error']:.4f} {m['unit']}"
+        f"{median_of(m)} ({m['name']}, n = {m['n']:,})"
     )
+
+
+def median_of(m: dict) -> str:
+    "The median, where it is known: one row in a thousand can ruin a mean."
+    return f", median {m['median']:.4f}" if m.get('median') is not None else ''
 
 
 def do_sample(options: SampleOptions) -> None:
     "`flowbook sample`"
-    sample_file(options.run, options.out, options.n, options.temperature, options.seed)
-    print(f'{options.n} samples: {options.out}')
+    x = sample_file(
+        options.run,
+        options.out,
+        options.n,
+        options.temperature,
+        options.seed,
+        options.given,
+        options.given_file,
+        options.device,
+    )
+    document = dict(run=options.run, file=options.out, n=len(x), seed=options.seed)
+    report(document, [f'{len(x)} samples: {options.out}'], options.json)
 
 # %% ../nbs/81_cli.ipynb #1c57696b
-def do_score(options: ScoreOptions) -> None:
+def do_score(options: ScoreOptions, table: TableOptions) -> None:
     "`flowbook score`"
-    result = score_file(options.run, options.file)
-    error = '' if result['error'] is None else f" ± {result['error']:.4f}"
-    print(
-        f"{result['mean']:.4f}{error} {result['unit']} "
-        f"(mean negative log-likelihood, n = {result['n']:,})"
-    )
+    result = score_file(options.run, options.file, options.device, **table.given)
     if options.out:
-        lines = ['log_prob_nats', *(f'{v:.6f}' for v in result['rows'].tolist()), '']
-        write_bytes(options.out, '\n'.join(lines).encode())
+        write_scores(result, options.out)
+    error = '' if result['error'] is None else f" ± {result['error']:.4f}"
+    lines = [
+        f"{result['mean']:.4f}{error} {result['unit']}{median_of(result)} "
+        f"(mean negative log-likelihood, n = {result['n']:,})"
+    ]
+    least = least_likely(result, options.top or 0)
+    for r in least:
+        values = ' '.join(f'{k}={v:.6g}' for k, v in list(r['values'].items())[:8])
+        lines.append(
+            f"{r['rank']}. row {r['row']}: {r['log_prob_nats']:.4f} nats  {values}".strip()
+        )
+    notes = result['table'].notes if result['table'] else []
+    lines += [f'{options.file}: {note}' for note in notes]
+    told = {k: result[k] for k in ('mean', 'median', 'error', 'unit', 'n')}
+    told |= dict(run=options.run, file=options.file, notes=notes, least_likely=least)
+    report(told, lines, options.json)
+
+
+def least_likely(result: dict, n: int) -> list[dict]:
+    "The `n` least likely rows: rank, place, log-likelihood and, in a table, values."
+    table: Table | None = result['table']
+    found: list = []
+    for i in result['rank'].argsort()[:n].tolist():
+        values = {}
+        if table is not None and not table.images:
+            values = table.as_read(i)
+        found.append(
+            dict(
+                rank=len(found) + 1,
+                row=result['where'][i],
+                log_prob_nats=result['rows'][i].item(),
+                values=values,
+            )
+        )
+    return found
 
 # %% ../nbs/81_cli.ipynb #81f1a603
 def do_info(options: InfoOptions) -> None:
@@ -202,36 +308,53 @@ def do_info(options: InfoOptions) -> None:
     flow, record = read_run(options.run)
     job = {k: v for k, v in record['job'].items() if v is not None}
     machine = {k: v for k, v in record['hardware'].items() if v is not None}
-    print(
+    lines = [
         f"{record['model']} on {record['data']}: {record['parameters']:,} parameters, "
-        f"{record['seconds']:.0f} s, {record['finished']}"
-    )
-    print('settings:', *(f'{k}={v}' for k, v in job.items()))
-    print('machine:', ', '.join(f'{k} {v}' for k, v in machine.items()))
-    print('sizes:', record['sizes'])
-    for m in record['metrics']:
-        print(in_words(m))
-    print(flow)
+        f"{record['seconds']:.0f} s, {record['finished']}",
+        ' '.join(['settings:', *(f'{k}={v}' for k, v in job.items())]),
+        'machine: ' + ', '.join(f'{k} {v}' for k, v in machine.items()),
+        f"sizes: {record['sizes']}",
+        *table_lines(record.get('table')),
+        *map(in_words, record['metrics']),
+        str(flow),
+    ]
+    report(record | dict(flow=str(flow)), lines, options.json)
+
+
+def table_lines(recipe: dict | None) -> list[str]:
+    "What a run knows of its table."
+    if not recipe or not recipe['names']:
+        return []
+    lines = ['columns: ' + ', '.join(recipe['names'])]
+    if recipe['condition']:
+        lines.append('given: ' + ', '.join(recipe['condition']))
+    if recipe['options']:
+        lines.append('read with: ' + shlex.join(in_shell(recipe['options'])))
+    return lines + [f'note: {note}' for note in recipe['notes']]
 
 # %% ../nbs/81_cli.ipynb #81f1a605
 START = '''start here:
+  flowbook fit my.csv                   learn the density of your own table, one example per row
+  flowbook score runs/realnvp-my new.csv --top 10     log-likelihoods, the least likely rows
+  flowbook sample runs/realnvp-my --n 1000 --out like-my.csv
   flowbook fit realnvp mnist10k         learn real handwritten digits, about a minute on two cores
   flowbook fit realnvp banana           learn a 2-D density whose entropy is known
-  flowbook fit realnvp my.csv           learn the density of your own table, one example per row
-  flowbook score runs/realnvp-mnist10k new.npy
   flowbook sample runs/realnvp-mnist10k --out digits.png'''
 ABOUT_FIT = f'''Train a flow by maximum likelihood.
 
 MODEL  {', '.join(models_with(kind='vectors'))},
-       and for images alone: {', '.join(models_with(kind='images'))}
+       and for images alone: {', '.join(models_with(kind='images'))};
+       may be left out: {DEFAULT_TABLE_MODEL} for a table
 DATA   {', '.join(IMAGES)},
        {', '.join(toys)},
-       or a path: .csv or .npy with one example per row, .npy of uint8 images (n, height, width).
+       or a path: a table with one example per row (.csv .tsv .txt in their dialects, packed or
+       not, .parquet, .npy, .npz, .mat), or images (.npy of uint8 (n, height, width), or a folder).
        Sets of points are split 8:1:1 into training, validation and test rows.
        mnist and fashion_mnist are read from $FLOWBOOK_DATA, or downloaded;
        the others come with the package.
 
-Options left out are chosen by the kind and size of the data and written to run.json.'''
+Options left out are chosen by the kind and size of the data and written to run.json. What stands
+in the way of reading a table is told all at once, with the command that would work.'''
 
 # %% ../nbs/81_cli.ipynb #81f1a606
 @dataclass(frozen=True)
@@ -247,12 +370,14 @@ class Verb:
 VERBS = {
     'fit': Verb(
         do_fit,
-        (Job, FitOptions),
+        (Job, TableOptions, FitOptions),
         'train a flow and leave a folder with weights, record and pictures',
         ABOUT_FIT,
     ),
     'sample': Verb(do_sample, (SampleOptions,), 'draw samples from a run'),
-    'score': Verb(do_score, (ScoreOptions,), 'log-likelihood of data under a run'),
+    'score': Verb(
+        do_score, (ScoreOptions, TableOptions), 'log-likelihood of data under a run'
+    ),
     'info': Verb(
         do_info, (InfoOptions,), 'what a run is: model, data, command, results'
     ),
@@ -277,15 +402,62 @@ def make_parser() -> Parser:
             add_form(parser, form)
     return top
 
+# %% ../nbs/81_cli.ipynb #eb889dc9
+def read_words(parser: Parser, argv: list) -> argparse.Namespace:
+    "The command line; in `fit`, the model may be left out."
+    args, more = parser.parse_known_args(argv)
+    if args.verb == 'fit':
+        words = [w for w in [args.model, args.data] if w is not None] + more
+        if len(words) == 1 and words[0] not in MODELS:
+            words = ['auto', *words]
+        if len(words) == 2 and not words[1].startswith('-'):
+            args.model, args.data = words
+            return args
+        if len(words) == 1:
+            parser.error('fit: expected MODEL and DATA, or DATA alone')
+        more = more if args.data is None else words[2:]
+    if more:
+        parser.error(f'unrecognized arguments: {" ".join(more)}')
+    return args
+
+
+def ask_in_shell(e: TableProblems, argv: list) -> str:
+    "All problems of a table, and the command that would work."
+    lines = [
+        f'{e.source}: {len(e.problems)} to settle before this is a table of numbers'
+    ]
+    lines += e.lines(lambda cure: shlex.join(in_shell(cure)))
+    if e.curable:
+        command = amend([str(word) for word in argv], e.options)
+        lines.append('try: ' + shlex.join(['flowbook', *command]))
+    return '\n'.join(lines)
+
+
+def amend(argv: list, options: dict) -> list[str]:
+    "A command with these options in place of those that it has."
+    asked = {in_shell({k: v})[0].split('=')[0]: v for k, v in options.items()}
+    words = []
+    skip = False
+    for word in argv:
+        name = word.split('=')[0]
+        if not skip and name not in asked:
+            words.append(word)
+        skip = not skip and word in asked and asked[word] is not True
+    return words + in_shell(options)
+
 # %% ../nbs/81_cli.ipynb #b38feaf3
 def main(
     argv: list | None = None,  # Words after `flowbook`; None takes those of the process
 ) -> int:  # 0, 2 for a mistake in what was asked, 1 for a run that failed
     "The command `flowbook`; returns the exit status."
-    args = make_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = read_words(make_parser(), argv)
     verb = VERBS[args.verb]
     try:
         verb.run(*(read_form(form, args) for form in verb.forms))
+    except TableProblems as e:
+        print('flowbook: ' + ask_in_shell(e, argv), file=sys.stderr)
+        return 2
     except (ValueError, DataError, OSError) as e:
         print('flowbook: ' + ' '.join(str(e).split()), file=sys.stderr)
         return 2
