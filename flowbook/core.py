@@ -522,13 +522,12 @@ def expect_temperature(temperature) -> None:
     if not good:
         raise ValueError(f'temperature: expected a number above 0, got {temperature!r}')
 
-# %% ../nbs/00_core.ipynb #5373bc0a
-class Model(Described, nn.Module):
-    "What `fit` can train: an `event_shape`, a `loss` and a `sample` method."
+# %% ../nbs/00_core.ipynb #c0de0d0b
+class Reader(nn.Module):
+    "One door for what a user brings to a model: data, contexts, requests for samples."
 
     event_shape: tuple = ()  # shape of one example
     discrete = False  # True for a model of whole numbers, which `fit` passes on
-    has_density = False  # True if the loss is minus a log-density
     reads: set | None = None  # lengths of the contexts it reads; None: look each time
 
     def __init__(self):
@@ -545,16 +544,6 @@ class Model(Described, nn.Module):
     def wide(self) -> bool:
         "Whether data are taken in double precision, though the model has single."
         return False
-
-    def loss(
-        self,
-        x: Tensor,  # Data, shape `(n, *event_shape)`
-        context: Tensor | None = None,  # What they are conditioned on, shape `(n, C)`
-    ) -> Tensor:  # Loss of each example in nats, shape `(n,)`
-        "What training minimises, one example at a time."
-        raise NotImplementedError(
-            f'{type(self).__name__} has no loss of its own; pass loss=…'
-        )
 
     def read(self, x, context=None, event: tuple | None = None, name: str = 'x'):
         "Events and their context as tensors like the model, with one batch shape."
@@ -596,6 +585,22 @@ class Model(Described, nn.Module):
         context = context.expand(*shape, *context.shape)
         return context.shape[:-1], context
 
+# %% ../nbs/00_core.ipynb #5373bc0a
+class Model(Described, Reader):
+    "What `fit` can train: an `event_shape`, a `loss` and a `sample` method."
+
+    has_density = False  # True if the loss is minus a log-density
+
+    def loss(
+        self,
+        x: Tensor,  # Data, shape `(n, *event_shape)`
+        context: Tensor | None = None,  # What they are conditioned on, shape `(n, C)`
+    ) -> Tensor:  # Loss of each example in nats, shape `(n,)`
+        "What training minimises, one example at a time."
+        raise NotImplementedError(
+            f'{type(self).__name__} has no loss of its own; pass loss=…'
+        )
+
     def players(self) -> list:  # `(name, parameters, loss)` of each
         "Who is trained in turn on each batch: one player, unless the model is a game."
         return [('model', list(self.parameters()), type(self).loss)]
@@ -617,11 +622,9 @@ def evaluating(model: nn.Module):
         for m, mode in modes:
             m.training = mode
 
-# %% ../nbs/00_core.ipynb #12016d02
-class Flow(Model):
-    "A model with an exact density: a base `π(z)` and a bijection `x = f(z)`."
-
-    has_density = True
+# %% ../nbs/00_core.ipynb #c0de0d0c
+class BaseAndMap(Model):
+    "The two parts of a flow, and what follows from them."
 
     def __init__(self, base: Base, bijection: Bijection):
         super().__init__()
@@ -638,6 +641,17 @@ class Flow(Model):
     @property
     def wide(self) -> bool:
         return self.bijection.wide
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        "Let every layer choose its start, from the data side to the latent side."
+        super().initialize(x, context)
+        self.bijection.initialize(x, self.in_units(context))
+
+# %% ../nbs/00_core.ipynb #12016d02
+class Flow(BaseAndMap):
+    "A model with an exact density: a base `π(z)` and a bijection `x = f(z)`."
+
+    has_density = True
 
     def log_prob(
         self,
@@ -656,11 +670,6 @@ class Flow(Model):
     def loss(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "Negative log-likelihood of each example in nats."
         return -self.log_prob(x, context)
-
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        "Let every layer choose its start, from the data side to the latent side."
-        super().initialize(x, context)
-        self.bijection.initialize(x, self.in_units(context))
 
     def sample_with_log_prob(
         self,
@@ -709,8 +718,41 @@ def map_in_pieces(
     x = torch.cat([bijection(p, c)[0] for p, c in zip(points, contexts)])
     return x.reshape(*z.shape[:batch_dims], *x.shape[1:])
 
+# %% ../nbs/00_core.ipynb #c0de0d0d
+class Estimated:
+    "Moments of a distribution, estimated from samples where they are asked for."
+
+    flow: Flow
+    context: Tensor | None
+    moments: int
+    batch_shape: torch.Size
+
+    def request(self, sample_shape) -> tuple:
+        "What the flow is asked for: a shape in front of the context's."
+        shape = as_shape(sample_shape)
+        return shape if self.context is not None else (*shape, *self.batch_shape)
+
+    def estimate(self) -> Tensor:
+        "Samples for the moments, always the same ones."
+        if self.moments < 2:
+            raise NotImplementedError(
+                'the mean of a flow has no closed form; ask for an estimate: '
+                'flow.distribution(moments=10_000).mean'
+            )
+        gen = torch.Generator(self.flow.like.device).manual_seed(0)
+        shape = self.request(self.moments)
+        return self.flow.sample(shape, self.context, generator=gen)
+
+    @property
+    def mean(self):
+        return self.estimate().mean(0)
+
+    @property
+    def variance(self):
+        return self.estimate().var(0)
+
 # %% ../nbs/00_core.ipynb #19156ebf
-class FlowDistribution(torch.distributions.Distribution):
+class FlowDistribution(Estimated, torch.distributions.Distribution):
     "A flow, given a context, as a `torch.distributions.Distribution`."
 
     arg_constraints: dict = {}
@@ -752,35 +794,11 @@ class FlowDistribution(torch.distributions.Distribution):
         shape = torch.broadcast_shapes(log_p.shape, self.batch_shape)
         return log_p.expand(shape)
 
-    def request(self, sample_shape) -> tuple:
-        "What the flow is asked for: a shape in front of the context's."
-        shape = as_shape(sample_shape)
-        return shape if self.context is not None else (*shape, *self.batch_shape)
-
     def rsample(self, sample_shape=()):
         return self.flow.rsample(self.request(sample_shape), self.context)
 
     def sample(self, sample_shape=()):
         return self.flow.sample(self.request(sample_shape), self.context)
-
-    def estimate(self) -> Tensor:
-        "Samples for the moments, always the same ones."
-        if self.moments < 2:
-            raise NotImplementedError(
-                'the mean of a flow has no closed form; ask for an estimate: '
-                'flow.distribution(moments=10_000).mean'
-            )
-        gen = torch.Generator(self.flow.like.device).manual_seed(0)
-        shape = self.request(self.moments)
-        return self.flow.sample(shape, self.context, generator=gen)
-
-    @property
-    def mean(self):
-        return self.estimate().mean(0)
-
-    @property
-    def variance(self):
-        return self.estimate().var(0)
 
 # %% ../nbs/00_core.ipynb #6c55dcd8
 @patch

@@ -109,9 +109,9 @@ def batch_for_model(batch: Batch, model: Model) -> Batch:
         weights = weights.to(like)
     return Batch(for_model(x, model), context, weights)
 
-# %% ../nbs/88_examples.ipynb #06c1510a
-class Rows:
-    "Examples in memory, perhaps drawn afresh for every epoch."
+# %% ../nbs/88_examples.ipynb #8042e8ff
+class InMemory:
+    "Examples in memory, in their order."
 
     sharded = False  # True if every process brings rows of its own
 
@@ -132,28 +132,50 @@ class Rows:
     def __len__(self):
         return len(self.x)
 
-    def steps(self, size: int) -> int:
-        "How many batches an epoch has."
-        return math.ceil(len(self) / size)
+    def raw(self, index) -> Batch:
+        "The examples at `index` as they came."
+        columns = (self.x, self.context, self.weights)
+        return Batch(*(None if t is None else t[index] for t in columns))
 
     def take(self, index) -> Batch:
         "The examples at `index`, prepared."
-        x = self.x[index]
-        x = self.prepare(x) if self.prepare else x
-        parts = (t if t is None else t[index] for t in (self.context, self.weights))
-        return Batch(x, *parts)
+        batch = self.raw(index)
+        return batch._replace(x=self.prepare(batch.x)) if self.prepare else batch
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        "All examples once, in random order."
-        if self.draw:
-            self.x = as_tensor(self.draw(len(self)), 'data')
-        for index in torch.randperm(len(self)).split(size):
-            yield self.take(index)
+    def steps(self, size: int) -> int:
+        "How many batches an epoch has."
+        return math.ceil(len(self) / size)
 
     def in_order(self, size: int) -> Iterator[Batch]:
         "All examples once, in their order."
         for i in range(0, len(self), size):
             yield self.take(slice(i, i + size))
+
+    def digest(self) -> str | None:
+        "A fingerprint of all numbers; None for data that are drawn afresh."
+        return None if self.draw else digest(self.x, self.context, self.weights)
+
+# %% ../nbs/88_examples.ipynb #4c1f683a
+def digest(*tensors: Tensor | None) -> str:
+    "A fingerprint of all numbers of some tensors, their types and shapes."
+    found = hashlib.blake2b(digest_size=16)
+    for t in tensors:
+        if t is not None:
+            plain = t.detach().cpu().contiguous()
+            found.update(f'{plain.dtype}{tuple(plain.shape)}'.encode())
+            found.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+# %% ../nbs/88_examples.ipynb #f1f3daed
+class Rows(InMemory):
+    "Examples in memory that can be shuffled and split."
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        "All examples once, in random order; fresh ones if they are drawn."
+        if self.draw:
+            self.x = as_tensor(self.draw(len(self)), 'data')
+        for index in torch.randperm(len(self)).split(size):
+            yield self.take(index)
 
     def some(self, numbers: int = 2**20, rows: int = 10_000) -> Batch:
         "All examples, or many drawn at random, to choose a start from."
@@ -170,34 +192,15 @@ class Rows:
                 f'data: {len(self)} example(s) are too few to hold some out; pass valid=0'
             )
         order = torch.randperm(len(self))
-        return self.part(order[:n]), self.part(order[n:])
-
-    def part(self, index: Tensor) -> 'Rows':
-        "The raw examples at `index`."
-        context, weights = (
-            t if t is None else t[index] for t in (self.context, self.weights)
-        )
-        return Rows(self.x[index], context, weights, self.prepare)
+        parts = (self.raw(index) for index in (order[:n], order[n:]))
+        first, second = (Rows(*part, self.prepare) for part in parts)
+        return first, second
 
     def prepared(self) -> 'Rows':
         "The same examples, prepared once and for all."
         return Rows(*self.take(slice(None)))
 
-    def digest(self) -> str | None:
-        "A fingerprint of all numbers; None for data that are drawn afresh."
-        if self.draw:
-            return None
-        found = hashlib.blake2b(digest_size=16)
-        for t in (self.x, self.context, self.weights):
-            if t is not None:
-                plain = t.detach().cpu().contiguous()
-                found.update(f'{plain.dtype}{tuple(plain.shape)}'.encode())
-                found.update(
-                    plain.view(torch.uint8).numpy().data if plain.numel() else b''
-                )
-        return found.hexdigest()
-
-# %% ../nbs/88_examples.ipynb #3b3c97a7
+# %% ../nbs/88_examples.ipynb #29bf6cc1
 class Stream:
     "Examples that come batch by batch, and need not fit into memory."
 
@@ -253,7 +256,7 @@ class Stream:
         columns = zip(*found)
         return Batch(*(None if c[0] is None else torch.cat(c) for c in columns))
 
-    def digest(self) -> None:
+    def digest(self) -> str | None:
         "None: a stream is not read twice to be compared."
         return None
 

@@ -56,9 +56,9 @@ def naming_losses() -> Iterator[None]:
             'them again with resume=True (--resume) to go on from the last epoch'
         ) from e
 
-# %% ../nbs/89_parallel.ipynb #aadd4d7b
-class Processes:
-    "The processes of a run; every method does nothing if there is only one."
+# %% ../nbs/89_parallel.ipynb #2099d800
+class Connected:
+    "How many processes a run has, and which of them this is."
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -83,6 +83,10 @@ class Processes:
         with naming_losses():
             dist.all_reduce(total)
         return total.to(value.device)
+
+# %% ../nbs/89_parallel.ipynb #c41f83a7
+class Processes(Connected):
+    "The processes of a run; every method does nothing if there is only one."
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         "Replace each gradient by its sum over all processes."
@@ -127,9 +131,3 @@ class Processes:
             bounds = torch.tensor([number, -number], device=self.device)
             dist.all_reduce(bounds, dist.ReduceOp.MAX)
         return bool(bounds[0] == -bounds[1])
-
-    def wait(self) -> None:
-        "Go on when all have come so far."
-        if self.size > 1:
-            with naming_losses():
-                dist.barrier()

@@ -191,42 +191,67 @@ def settle_device(device: str | None) -> torch.device:
         ) from None
 
 # %% ../nbs/05_train.ipynb #ca226b1e
-def hold_out(
-    model: Model,
-    examples: Rows | Stream,
-    valid,  # A share, or data in any container
-    valid_context,
-    valid_weights,
+@dataclass
+class Given:
+    "What `fit` was given to train on and to validate on."
+
+    data: Any
+    context: Any
+    weights: Any
+    valid: Any  # a share, or data in any container
+    valid_context: Any
+    valid_weights: Any
+    prepare: Callable | None
+
+
+def gather(
+    model: Model, given: Given, players: list, batch_size: int, draws: int
 ) -> tuple:  # Training examples, and held-out ones or None
-    "Held-out examples, prepared once, so that every epoch sees the same numbers."
-    given = dict(valid_context=valid_context, valid_weights=valid_weights)
+    "The examples of a run, with a share of them, or data of their own, held out."
+    if given.weights is not None and len(players) > 1:
+        raise ValueError('weights: a game of several players has none; leave them out')
+    examples = read_examples(
+        model, given.data, given.context, given.weights,
+        prepare=given.prepare, batch_size=batch_size, draws=draws,
+    )  # fmt: skip
+    valid = settle_valid(given.valid, players, examples)
     if isinstance(valid, numbers.Real):
-        extra = [name for name, value in given.items() if value is not None]
-        if extra:
-            raise ValueError(f'{extra[0]}: expected only when valid is data')
-        if not valid or isinstance(examples, Stream):
-            return examples, None
-        if examples.draw:
-            fresh = examples.draw(max(1, round(float(valid) * len(examples))))
-            return examples, Rows(fresh, prepare=examples.prepare).prepared()
-        out, kept = examples.split(float(valid))
-        return kept, out.prepared()
-    has_context = isinstance(examples, Rows) and examples.context is not None
+        return hold_out_share(model, examples, float(valid), given)
+    return examples, hold_out_data(model, examples, valid, given)
+
+# %% ../nbs/05_train.ipynb #05de0004
+def hold_out_share(
+    model: Model, examples: Rows | Stream, share: float, given: Given
+) -> tuple:
+    "A share of the examples, prepared once, so that every epoch sees the same numbers."
+    for name in ('valid_context', 'valid_weights'):
+        if getattr(given, name) is not None:
+            raise ValueError(f'{name}: expected only when valid is data')
+    if not share or isinstance(examples, Stream):
+        return examples, None
+    if examples.draw:
+        fresh = examples.draw(max(1, round(share * len(examples))))
+        return examples, Rows(fresh, prepare=examples.prepare).prepared()
+    out, kept = examples.split(share)
+    return kept, out.prepared()
+
+
+def hold_out_data(
+    model: Model, examples: Rows | Stream, valid, given: Given
+) -> Rows | Stream:
+    "Held-out data in any container, prepared once."
     held = read_examples(
-        model,
-        valid,
-        valid_context,
-        valid_weights,
-        prepare=examples.prepare,
-        name='valid',
-    )
-    if isinstance(held, Rows):
-        if isinstance(examples, Rows) and has_context != (held.context is not None):
+        model, valid, given.valid_context, given.valid_weights,
+        prepare=given.prepare, name='valid',
+    )  # fmt: skip
+    if isinstance(held, Stream):
+        return held
+    if isinstance(examples, Rows):
+        if (examples.context is None) != (held.context is None):
             raise ValueError(
                 'valid_context: expected exactly when context is given and valid is data'
             )
-        held = held.prepared()
-    return examples, held
+    return held.prepared()
 
 # %% ../nbs/05_train.ipynb #bb8aed8d
 def flatten(groups: dict) -> dict:
@@ -558,21 +583,31 @@ def progress_bar(state: TrainingState, examples: Rows | Stream, progress: bool |
     return tqdm(total=total, initial=done, disable=hidden, unit='step')
 
 # %% ../nbs/05_train.ipynb #05de0003
-def fingerprint(digest: str | None) -> int:
-    "A digest as a number that processes can compare."
-    return 0 if digest is None else int(digest[:15], 16)
+def common_digest(
+    examples: Rows | Stream, held: Rows | Stream | None, processes: Processes
+) -> str | None:
+    "The fingerprint of the data; `ValueError` unless all processes have the same."
+    parts = [examples.digest(), held.digest() if held else None]
+    found = '-'.join(p for p in parts if p) or None
+    number = 0 if found is None else int(found[:15], 16)
+    if not processes.same(number) and not examples.sharded:
+        raise ValueError(
+            'data: the processes hold different data; give all of them the same, '
+            'or a DataLoader with a DistributedSampler'
+        )
+    return found
 
 # %% ../nbs/05_train.ipynb #8c849745
 def fit(
     model: Model,  # What to train, in place: a flow, or any other `Model`
     data: Any,  # `(n, *event_shape)` in any container, a path, a `Dataset` or
     # `DataLoader`, or a function `n -> tensor` that draws fresh examples
-    context=None,  # What each is conditioned on, shape `(n, C)`
+    context: Any = None,  # What each is conditioned on, shape `(n, C)`
     *,
-    weights=None,  # How much each example counts, shape `(n,)`
+    weights: Any = None,  # How much each example counts, shape `(n,)`
     valid: Any = None,  # Share held out, or data; None is a tenth, 0 for a `DataLoader`
-    valid_context=None,  # Context of `valid`, if that is data
-    valid_weights=None,  # Weights of `valid`, if that is data
+    valid_context: Any = None,  # Context of `valid`, if that is data
+    valid_weights: Any = None,  # Weights of `valid`, if that is data
     loss: Callable | None = None,  # `loss(model, x, context) -> (n,)`; None: its own
     prepare: Callable | None = None,  # From a raw batch to what the model sees
     epochs: int = 100,  # Passes over the data
@@ -602,26 +637,15 @@ def fit(
         weight_decay=weight_decay, clip=clip, schedule=schedule, warmup=warmup,
         ema=ema, seed=seed,
     )  # fmt: skip
+    given = Given(data, context, weights, valid, valid_context, valid_weights, prepare)
     config = check_settings(SETTINGS, asked)
     limits = check_settings(SETTINGS, dict(patience=patience, epoch_size=epoch_size))
     players = settle_players(model, loss)
     target = settle_device(device)
     home = next(model.parameters()).device
     with seeded(config['seed'], target), together(target) as processes:
-        examples = read_examples(
-            model, data, context, weights, prepare=prepare,
-            batch_size=batch_size, draws=limits['epoch_size'],
-        )  # fmt: skip
-        valid = settle_valid(valid, players, examples)
-        if weights is not None and len(players) > 1:
-            raise ValueError('weights: a game of several players has no weights')
-        config['data'] = examples.digest()
-        if not processes.same(fingerprint(config['data'])) and not examples.sharded:
-            raise ValueError(
-                'data: the processes hold different data; give all of them the same, '
-                'or a DataLoader with a DistributedSampler'
-            )
-        examples, held = hold_out(model, examples, valid, valid_context, valid_weights)
+        examples, held = gather(model, given, players, batch_size, limits['epoch_size'])
+        config['data'] = common_digest(examples, held, processes)
         begin(model.to(target), examples, processes, loss is None and not allow_ties)
         state = TrainingState(model, config, processes)
         if resume and checkpoint and Path(checkpoint).is_file():

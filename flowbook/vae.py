@@ -64,8 +64,8 @@ def draw_normal(
     return mean + log_sd.exp() * eps  # Eq. (eq-vae-reparameterize)
 
 # %% ../nbs/02_vae.ipynb #f66913a6
-class Autoencoder(Model):
-    "The two networks of a VAE and its noise: all that is deterministic."
+class Networks(Model):
+    "The two networks of a VAE, its noise, and the units of its data."
 
     min_sd = 1e-3  # smallest noise sd, as a share of the data's own sd
 
@@ -107,6 +107,10 @@ class Autoencoder(Model):
         "Logarithm of the decoder's noise sd in the unit of the data, shape `(dim,)`."
         floor = self.noise.new_tensor(2 * math.log(self.min_sd))
         return torch.logaddexp(2 * self.noise, floor) / 2 + self.standardize.log_s
+
+# %% ../nbs/02_vae.ipynb #02e0a1aa
+class Autoencoder(Networks):
+    "A VAE without its losses: all that is deterministic."
 
     def encode(
         self,

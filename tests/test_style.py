@@ -20,7 +20,8 @@ from measure import LIMITS, measure
 import flowbook.all
 
 NBS = sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))
-SUPPORT = 'described files format1 records settings data toys figures engine'.split()
+SUPPORT = '''described files format1 records settings data toys figures engine examples
+parallel tables columns ppl'''.split()
 
 
 def run(*command):
