@@ -206,7 +206,7 @@ class Given:
 
 def gather(
     model: Model, given: Given, players: list, batch_size: int, draws: int
-) -> tuple:  # Training examples, and held-out ones or None
+) -> tuple:  # Training examples, held-out ones or None, a fingerprint of all
     "The examples of a run, with a share of them, or data of their own, held out."
     if given.weights is not None and len(players) > 1:
         raise ValueError('weights: a game of several players has none; leave them out')
@@ -215,9 +215,11 @@ def gather(
         prepare=given.prepare, batch_size=batch_size, draws=draws,
     )  # fmt: skip
     valid = settle_valid(given.valid, players, examples)
+    digest = examples.digest()
     if isinstance(valid, numbers.Real):
-        return hold_out_share(model, examples, float(valid), given)
-    return examples, hold_out_data(model, examples, valid, given)
+        return *hold_out_share(model, examples, float(valid), given), digest
+    held = hold_out_data(model, examples, valid, given)
+    return examples, held, '-'.join(filter(None, [digest, held.digest()])) or None
 
 # %% ../nbs/05_train.ipynb #05de0004
 def hold_out_share(
@@ -583,19 +585,14 @@ def progress_bar(state: TrainingState, examples: Rows | Stream, progress: bool |
     return tqdm(total=total, initial=done, disable=hidden, unit='step')
 
 # %% ../nbs/05_train.ipynb #05de0003
-def common_digest(
-    examples: Rows | Stream, held: Rows | Stream | None, processes: Processes
-) -> str | None:
-    "The fingerprint of the data; `ValueError` unless all processes have the same."
-    parts = [examples.digest(), held.digest() if held else None]
-    found = '-'.join(p for p in parts if p) or None
-    number = 0 if found is None else int(found[:15], 16)
-    if not processes.same(number) and not examples.sharded:
+def expect_same_data(digest: str | None, processes: Processes, sharded: bool) -> None:
+    "Raise `ValueError` unless all processes have the same data, or shards of their own."
+    number = int(digest[:15], 16) if digest else 0
+    if not processes.same(number) and not sharded:
         raise ValueError(
             'data: the processes hold different data; give all of them the same, '
             'or a DataLoader with a DistributedSampler'
         )
-    return found
 
 # %% ../nbs/05_train.ipynb #8c849745
 def fit(
@@ -644,8 +641,10 @@ def fit(
     target = settle_device(device)
     home = next(model.parameters()).device
     with seeded(config['seed'], target), together(target) as processes:
-        examples, held = gather(model, given, players, batch_size, limits['epoch_size'])
-        config['data'] = common_digest(examples, held, processes)
+        examples, held, config['data'] = gather(
+            model, given, players, batch_size, limits['epoch_size']
+        )
+        expect_same_data(config['data'], processes, examples.sharded)
         begin(model.to(target), examples, processes, loss is None and not allow_ties)
         state = TrainingState(model, config, processes)
         if resume and checkpoint and Path(checkpoint).is_file():
