@@ -21,7 +21,7 @@ class Fault:
     text: str  # what is wrong, in words that follow the names of the columns
     step: float | None = None  # distance of neighbouring values on a lattice
 
-# %% ../nbs/94_columns.ipynb #671383ed
+# %% ../nbs/94_columns.ipynb #fbde7ff6
 def count_values(column: Tensor) -> tuple[Tensor, Tensor]:
     "The different values of a column `(n,)`, sorted, and how often each occurs."
     return torch.unique(column, sorted=True, return_counts=True)
@@ -48,7 +48,8 @@ def fault_of_column(index: int, column: Tensor) -> Fault | None:
         on = '' if step is None else f', {step:.6g} apart'
         return Fault('values', (index,), f'holds {len(values)} values{on}', step)
     most = counts.max().item()
-    if most >= 10 and most > n / 20:
+    usual = counts.double().quantile(0.9).item()
+    if most >= 10 and most > n / 20 and most >= 4 * usual:
         value = values[counts.argmax()].item()
         text = f'is {value:.6g} in {most / n:.0%} of the rows'
         return Fault('point', (index,), text)
@@ -112,7 +113,7 @@ def expect_density(
         'trains all the same, to a likelihood that has no top'
     )
 
-# %% ../nbs/94_columns.ipynb #e1281e44
+# %% ../nbs/94_columns.ipynb #d7a79763
 def spread(
     x: Tensor,  # A table, shape `(n, d)`
     columns: list,  # Numbers of the columns to spread

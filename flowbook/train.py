@@ -78,6 +78,7 @@ class History:
     train: list = field(default_factory=list)  # mean loss, in a game of player one
     valid: list = field(default_factory=list)  # of the averaged weights, if any
     lr: list = field(default_factory=list)  # learning rate at the end of the epoch
+    start: float | None = None  # validation loss before the first step
     steps: int = 0  # optimiser steps done
     seconds: float = 0.0  # wall time spent in `fit`
     best_epoch: int | None = None  # epoch (from 0) of the lowest validation loss
@@ -86,8 +87,9 @@ class History:
 
     @property
     def best(self) -> float:
-        "Lowest validation loss, nats per example."
-        return min(self.valid) if self.valid else math.nan
+        "Lowest validation loss, nats per example, that of the start included."
+        seen = [v for v in [self.start, *self.valid] if v is not None]
+        return min(seen) if seen else math.nan
 
     def plot(
         self,
@@ -481,7 +483,8 @@ def validate(state: TrainingState, epoch: int, held, loss) -> None:
     "Keep the averaged weights if they are the best so far; without validation, always."
     h = state.history
     if held is not None:
-        before = min((v for v in h.valid if v == v), default=math.inf)  # NaN aside
+        seen = [math.inf, h.start, *h.valid]
+        before = min(v for v in seen if v is not None and v == v)  # NaN aside
         h.valid.append(mean_loss(state, held, loss))
         if not h.valid[-1] < before:
             return
@@ -520,6 +523,9 @@ def loop(
     history = state.history
     config = state.config
     start = time.time()
+    if held is not None and not history.train:
+        history.start = mean_loss(state, held, loss)
+        state.best = state.snapshot()
     for epoch in range(len(history.train), config['epochs']):
         if no_progress(history, patience):
             break
