@@ -344,7 +344,7 @@ def test_early_stopping_counts_a_tie_as_no_progress():
         loss=lambda f, x, c: 0 * train.nll(f, x, c),
         patience=3,
     )
-    assert history.stopped == 'no progress' and len(history.train) == 4
+    assert history.stopped == 'no progress' and len(history.train) == 3
 
 
 # What may be passed in.
