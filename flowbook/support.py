@@ -54,9 +54,10 @@ def with_infinity(end, missing: float):
 
 def read_ends(low, high) -> tuple[Tensor, Tensor]:
     "Both ends in float64 and of one shape; `ValueError` unless low is below high."
+    options = dict(dtype=torch.float64, device='cpu')
     try:
-        a = torch.tensor(with_infinity(low, -math.inf), dtype=torch.float64)
-        b = torch.tensor(with_infinity(high, math.inf), dtype=torch.float64)
+        a = torch.tensor(with_infinity(low, -math.inf), **options)
+        b = torch.tensor(with_infinity(high, math.inf), **options)
         a, b = torch.broadcast_tensors(a, b)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(
@@ -174,8 +175,8 @@ class Ends(Bijection):
     def place_ends(self) -> None:
         "Round the ends, once, to the precision of the layer."
         self.low, self.high = ends_like(self.bounds, self.low)
-        here = ends_like(self.bounds, torch.zeros((), dtype=self.low.dtype))
-        first, last = inner_ends(*here)
+        here = torch.zeros((), dtype=self.low.dtype, device='cpu')
+        first, last = inner_ends(*ends_like(self.bounds, here))
         self.narrow = bool((first > last).any())
 
     def _apply(self, fn, recurse=True):
@@ -294,9 +295,10 @@ def t_constant(df: Tensor) -> Tensor:
 def read_df(df, dim: int) -> Tensor:
     "Degrees of freedom, one for each coordinate; `ValueError` unless above 0."
     try:
-        given = torch.tensor(df, dtype=torch.get_default_dtype()).expand(dim)
+        given = torch.tensor(df, dtype=torch.get_default_dtype(), device='cpu')
+        given = given.expand(dim)
     except (TypeError, ValueError, RuntimeError):
-        given = torch.full((1,), math.nan)
+        given = torch.full((1,), math.nan, device='cpu')
     if not ((given > 0) & given.isfinite()).all():
         raise ValueError(
             f'df: expected a number above 0, {dim} of them, or None, got {df!r}'
@@ -322,7 +324,7 @@ class StudentT(Base):
         if df is None:
             self.log_df = nn.Parameter(torch.full((dim,), math.log(5 - self.least)))
         else:
-            self.register_buffer('given', read_df(df, dim))
+            self.register_buffer('given', read_df(df, dim).to(self.zero))
 
     @property
     def df(self) -> Tensor:

@@ -176,6 +176,13 @@ def test_what_makes_no_sense_is_refused_in_words(call, words):
         call()
 
 
+def test_a_flow_can_be_built_without_memory():
+    with torch.device('meta'):
+        flow = realnvp(2, support=[(0, 1), None], base=StudentT(2, 3.0), hidden=(8,))
+    assert all(t.device.type == 'meta' for t in [*flow.parameters(), *flow.buffers()])
+    assert flow.to_empty(device='cpu').bijection.layers[-1].high[0] == 1
+
+
 def test_one_pair_is_meant_for_all_and_a_list_for_each():
     assert read_support(None, 2) == [None, None]
     assert read_support((0, 1), 3) == [(0, 1)] * 3
