@@ -321,7 +321,7 @@ def image_bits(
 ) -> Tensor:  # Bits per dimension of each image, float64, shape (n,)
     "Bits per dimension of each image: a bound by Eq. (eq-bound) and Eq. (eq-noises)."
     images = as_tensor(images, 'images').cpu()
-    if len(images) == 0:
+    if images.dim() == 0 or len(images) == 0:
         raise ValueError('images: expected at least one image, got none')
     given = dict(noises=noises, uniform=uniform, batch_size=batch_size, seed=seed)
     check_settings(SCORING, given)
