@@ -12,6 +12,11 @@ import os
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+# %% ../nbs/86_settings.ipynb #5e77000a
+def as_plain(value) -> Any:
+    "Numbers and arrays of NumPy and torch as numbers and lists; the rest as it is."
+    return value.tolist() if hasattr(value, 'tolist') else value
+
 # %% ../nbs/86_settings.ipynb #b5c0ffe1
 @dataclass(frozen=True)
 class Number:
@@ -37,6 +42,7 @@ class Number:
 
     def check(self, name: str, value):
         "The value as a plain number; `ValueError` if of another kind or out of range."
+        value = as_plain(value)
         if value is None and self.optional:
             return None
         wanted = numbers.Integral if self.kind is int else numbers.Real
@@ -68,7 +74,8 @@ class Choice:
 
     def check(self, name: str, value):
         "The value itself; `ValueError` if it is none of the words."
-        if value in self.words or (value is None and self.optional):
+        known = isinstance(value, str) and value in self.words
+        if known or (value is None and self.optional):
             return value
         raise ValueError(f'{name}: expected one of {self}, got {value!r}')
 
@@ -91,6 +98,7 @@ class Several:
 
     def check(self, name: str, value):
         "The values as a list of plain numbers; `ValueError` otherwise."
+        value = as_plain(value)
         if value is None and self.optional:
             return None
         if not isinstance(value, (list, tuple)) or len(value) != (
@@ -113,6 +121,7 @@ class Flag:
 
     def check(self, name: str, value) -> bool:
         "The value itself; `ValueError` if it is neither."
+        value = as_plain(value)
         if isinstance(value, bool):
             return value
         raise ValueError(f'{name}: expected {self}, got {value!r}')

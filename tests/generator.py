@@ -387,7 +387,9 @@ def check_layer(rng, layer, spoil):
             if y.dtype in (torch.float32, torch.float64) and y.abs().max() < 1e3:
                 close = (again - given).abs().max() <= 1e-2 * (1 + given.abs().max())
                 expect(close, f'round trip {(again - given).abs().max().item():.2g}')
-                expect(torch.allclose(log_back, -log_det, 1e-2, 1e-2), 'log_det back')
+                expect(
+                    torch.allclose(log_back.to(log_det), -log_det, 1e-2, 1e-2), 'back'
+                )
 
 
 def layer_call(rng, spoil):
