@@ -265,7 +265,7 @@ def nsf(
     hidden: tuple = (64, 64),  # Widths of each conditioner's hidden layers
     bins: int = 8,  # Pieces of each spline
     bound: float = 5.0,  # Where each spline ends and the identity begins
-    activation: str = 'relu',  # 'relu', 'tanh' or 'silu'
+    activation: str = 'tanh',  # 'relu', 'tanh' or 'silu'
     context_dim: int = 0,  # Length of the context, 0 for none
     standardize: bool = True,  # End in `Standardize`, which `fit` takes from the data
     order: list | None = None,  # Order next to the data; the next layer goes back
@@ -278,7 +278,7 @@ def nsf(
     if layers < 1:
         raise ValueError(f'layers: expected at least 1, got {layers}')
     order = list(range(dim)) if order is None else list(order)
-    elementwise = Chained(RationalQuadratic(bins, bound), Affine(8.0))
+    elementwise = Chained(RationalQuadratic(bins, bound), Affine(5.0))
     options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
     stack = [
         spline_layer(dim, kind, elementwise, (layers - i) % 2 == 0, order, options)
