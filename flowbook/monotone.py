@@ -52,6 +52,28 @@ def at_least_single(u: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
     shape = torch.broadcast_shapes(u.shape, params.shape[1:])
     return u.to(dtype).expand(shape), params.expand(-1, *shape)
 
+# %% ../nbs/11a_monotone.ipynb #0934315b
+def expect_spline(bins: int, bound: float, least: float) -> None:
+    "Raise `ValueError` unless a spline can have these arguments."
+    if not isinstance(bins, int) or bins < 2:
+        raise ValueError(f'bins: expected a whole number from 2 up, got {bins!r}')
+    if not 0 < bound < math.inf:
+        raise ValueError(f'bound: expected a number above 0, got {bound}')
+    if not 0 < least < 1:
+        raise ValueError(f'least: expected a number between 0 and 1, got {least}')
+
+
+def place_knots(
+    raw: Tensor,  # Raw widths and heights, shape `(2, bins, ...)`
+    bound: float,  # Where the outermost knots are
+    least: float,  # Smallest width, as a part of an equal share
+) -> Tensor:  # Knots of data and of latents, shape `(2, bins + 1, ...)`
+    "Eq. (eq-rq-knots), for widths and heights at once."
+    share = raw.softmax(1) * (1 - least) + least / raw.shape[1]
+    inner = (share.cumsum(1)[:, :-1] - 0.5) * (2 * bound)  # Eq. (eq-rq-knots)
+    edge = inner.new_full((2, 1, *raw.shape[2:]), bound)
+    return torch.cat([-edge, inner, edge], 1)
+
 # %% ../nbs/11a_monotone.ipynb #0934315c
 class Bin(NamedTuple):
     "Where each number fell, and the bin around it; all of the shape of the numbers."
@@ -78,26 +100,13 @@ class RationalQuadratic(Elementwise):
         bound: float = 5.0,  # Where the spline ends and the identity begins
         least: float = 1e-3,  # Smallest slope at a knot; smallest width, of an equal share
     ):
-        if not isinstance(bins, int) or bins < 2:
-            raise ValueError(f'bins: expected a whole number from 2 up, got {bins!r}')
-        if not 0 < bound < math.inf:
-            raise ValueError(f'bound: expected a number above 0, got {bound}')
-        if not 0 < least < 1:
-            raise ValueError(f'least: expected a number between 0 and 1, got {least}')
+        expect_spline(bins, bound, least)
         self.bins = bins
         self.bound = bound
         self.least = least
         self.n_params = 3 * bins - 1
         self.steepest = -math.log(least)
         self.constants = bound_constants(self.steepest)
-
-    def knots(self, raw: Tensor) -> Tensor:
-        "Knots `(2, bins + 1, ...)`, of data and latent, from raw sizes `(2·bins, ...)`."
-        raw = raw.unflatten(0, (2, self.bins))
-        share = raw.softmax(1) * (1 - self.least) + self.least / self.bins
-        inner = (share.cumsum(1)[:, :-1] - 0.5) * (2 * self.bound)  # Eq. (eq-rq-knots)
-        edge = inner.new_full((2, 1, *raw.shape[2:]), self.bound)
-        return torch.cat([-edge, inner, edge], 1)
 
     def slopes(self, raw: Tensor) -> Tensor:
         "Slopes from raw ones, Eq. (eq-rq-slopes)."
@@ -106,7 +115,8 @@ class RationalQuadratic(Elementwise):
     def find(self, x: Tensor, params: Tensor, side: int) -> Bin:
         "The bin of each number, which is data if `side` is 0 and latent if it is 1."
         sizes, raw = params.split([2 * self.bins, self.bins - 1])
-        knots = self.knots(sizes)
+        sizes = sizes.unflatten(0, (2, self.bins))
+        knots = place_knots(sizes, self.bound, self.least)
         raw = F.pad(raw, [0, 0] * x.dim() + [1, 1])  # slope 1 at both borders
         inside = x.abs() < self.bound
         x = x.clamp(-self.bound, self.bound)
@@ -265,7 +275,7 @@ def nsf(
     hidden: tuple = (64, 64),  # Widths of each conditioner's hidden layers
     bins: int = 8,  # Pieces of each spline
     bound: float = 5.0,  # Where each spline ends and the identity begins
-    activation: str = 'relu',  # 'relu', 'tanh' or 'silu'
+    activation: str = 'tanh',  # 'relu', 'tanh' or 'silu'
     context_dim: int = 0,  # Length of the context, 0 for none
     standardize: bool = True,  # End in `Standardize`, which `fit` takes from the data
     order: list | None = None,  # Order next to the data; the next layer goes back
@@ -278,7 +288,7 @@ def nsf(
     if layers < 1:
         raise ValueError(f'layers: expected at least 1, got {layers}')
     order = list(range(dim)) if order is None else list(order)
-    elementwise = Chained(RationalQuadratic(bins, bound), Affine(8.0))
+    elementwise = Chained(RationalQuadratic(bins, bound), Affine(5.0))
     options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
     stack = [
         spline_layer(dim, kind, elementwise, (layers - i) % 2 == 0, order, options)
