@@ -162,10 +162,9 @@ def is_same(a: Tensor, b: Tensor) -> bool:
 
 def pull_back(values: tuple, given: list, grads: list) -> tuple:
     "`autograd.grad` of those of `values` that depend on anything; None for the others."
-    pairs = [(v, g) for v, g in zip(values, grads) if v.requires_grad]
-    values, grads = zip(*pairs)
+    outputs, arriving = zip(*[p for p in zip(values, grads) if p[0].requires_grad])
     return torch.autograd.grad(
-        values, given, grads, retain_graph=True, allow_unused=True
+        outputs, given, arriving, retain_graph=True, allow_unused=True
     )
 
 
