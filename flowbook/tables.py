@@ -237,16 +237,18 @@ def unzip(path: Path, raw: bytes, key: str | None) -> bytes:
 
 
 def choose_key(path: Path, names: list, key: str | None, what: str) -> str:
-    "The only name, or the one that was asked for; `ValueError` otherwise."
+    "The only name, or the one that was asked for; asks if there are several."
     shown = ', '.join(names[:12]) + ' …' * (len(names) > 12)
-    if key is not None and key in names:
-        return key
-    if key is not None or len(names) != 1:
-        got = 'several' if key is None else repr(key)
+    if key in names:
+        return str(key)
+    if key is not None or not names:
         raise ValueError(
-            f'{path}: expected one of the {what} {shown or "(none)"}, got {got}; '
-            'choose with key (--key NAME)'
+            f'{path}: expected one of the {what} {shown or "(none)"}, got {key!r}'
         )
+    if len(names) > 1:
+        first, second = ({'key': n} for n in names[:2])
+        problem = Problem(f'expected one of the {what} {shown}', first, second)
+        raise TableProblems(str(path), [problem], first)
     return names[0]
 
 # %% ../nbs/93_tables.ipynb #baeb96a5

@@ -212,6 +212,8 @@ LARGE = {
     'late ragged': BIG.to_csv(index=False) + '1,2\n1,2,3,4\n',
     'late empty': BIG.to_csv(index=False) + '\n\n1,2,3\n',
     'late thousands': (BIG * 1e6).astype(int).to_csv(index=False) + '9.188,850,1\n',
+    'late whole': (BIG.abs() + 1).to_csv(index=False, float_format='%.3f')
+    + '850,1,2\n',
     'late comma': BIG.to_csv(index=False, sep=';') + '1,5;2;3\n',
     'tabs': BIG.to_csv(index=False, sep='\t', lineterminator='\r\n'),
     'German': BIG.to_csv(index=False, sep=';', decimal=','),
@@ -251,8 +253,11 @@ def test_other_formats(tmp_path):
     for name in ('a.parquet', 'a.npy', 'a.npz', 'a.mat'):
         assert (open_table(tmp_path / name, density=True).values == X).all(), name
     assert open_table(tmp_path / 'a.parquet').names == NAMES
-    with pytest.raises(ValueError, match='expected one of the arrays x, y'):
+    with pytest.raises(TableProblems, match='expected one of the arrays x, y') as e:
         open_table(tmp_path / 'two.npz')
+    assert (open_table(tmp_path / 'two.npz', **e.value.options).values == X).all()
+    with pytest.raises(ValueError, match="one of the arrays x, y, got 'z'"):
+        open_table(tmp_path / 'two.npz', key='z')
     assert (open_table(tmp_path / 'two.npz', key='y').values == X).all()
     table = open_table(frame.assign(ok=True, n=pd.array([1, None] * 60, dtype='Int64')),
                        columns='a,n', missing='drop-rows')  # fmt: skip
