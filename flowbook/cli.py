@@ -206,7 +206,7 @@ def tell_stderr(line: str) -> None:
     "What is said while standard output holds a document."
     print(line, file=sys.stderr)
 
-# %% ../nbs/81_cli.ipynb #c8729c6b
+# %% ../nbs/81_cli.ipynb #5530afd1
 def do_fit(job: Job, table: TableOptions, options: FitOptions) -> None:
     "`flowbook fit`"
     if options.threads:
@@ -402,7 +402,7 @@ def make_parser() -> Parser:
             add_form(parser, form)
     return top
 
-# %% ../nbs/81_cli.ipynb #eb889dc9
+# %% ../nbs/81_cli.ipynb #13137e49
 def read_words(parser: Parser, argv: list) -> argparse.Namespace:
     "The command line; in `fit`, the model may be left out."
     args, more = parser.parse_known_args(argv)

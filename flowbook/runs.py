@@ -186,7 +186,7 @@ def columns_of(names: list, condition: list) -> tuple[list, list]:
         raise ValueError('condition: expected some columns to be left as variables')
     return c, x
 
-# %% ../nbs/80_runs.ipynb #8b5350ec
+# %% ../nbs/80_runs.ipynb #ffe0603b
 def read_file(path: str, seed: int, options: TableOptions, condition: list) -> Parts:
     "A file in three parts; all that stands in the way in one error."
     table = open_table(
@@ -427,7 +427,7 @@ def expect_fitting(job: Job, parts: Parts) -> None:
             f'hidden: expected one width, the channels of {job.model}, got {job.hidden}'
         )
 
-# %% ../nbs/80_runs.ipynb #ab521bdc
+# %% ../nbs/80_runs.ipynb #11d45580
 def parse_support(word: str, names: list) -> tuple[str, tuple]:
     "A name and its ends, None where it is open; `ValueError` for anything else."
     name, _, ends = word.rpartition('=')
@@ -462,7 +462,7 @@ def settle_support(job: Job, parts: Parts) -> list | None:
             expect_inside(name, end, values)
     return ends if found else None
 
-# %% ../nbs/80_runs.ipynb #3d2208a7
+# %% ../nbs/80_runs.ipynb #b0188be6
 def is_positive(values: Tensor) -> bool:
     "Whether values look like those of a positive quantity: all above 0, and skewed."
     z = (values - values.mean()) / values.std()
@@ -600,7 +600,7 @@ def measure_points(flow: Model, parts: Parts) -> list[dict]:
         )
     return metrics
 
-# %% ../nbs/80_runs.ipynb #487a27c8
+# %% ../nbs/80_runs.ipynb #e59c6378
 def insure(bits: Tensor, dims: int, levels: int) -> Tensor:
     "Bits per dimension of a mixture with 1 % of the uniform density of so many levels."
     known = inspect.signature(mix_uniform).parameters
@@ -770,7 +770,7 @@ def is_running(pid: int) -> bool:
         return True
     return True
 
-# %% ../nbs/80_runs.ipynb #3b7e9eac
+# %% ../nbs/80_runs.ipynb #2fcb562b
 def prepare(
     job: Job,  # What is to be done
     table: TableOptions | None = None,  # How a table is to be read
@@ -887,7 +887,7 @@ def read_examples(flow: Model, record: dict, data: str, options: dict) -> Seen:
         seen.context = parts.labels['test']
     return seen
 
-# %% ../nbs/80_runs.ipynb #9fe88d03
+# %% ../nbs/80_runs.ipynb #0644b244
 def expect_events(flow: Model, record: dict, data: str, x: Tensor) -> None:
     "Raise `ValueError` unless a run can score these rows or images."
     shape = tuple(flow.event_shape)
@@ -939,7 +939,7 @@ def score_file(
         n=len(x),
     )
 
-# %% ../nbs/80_runs.ipynb #5fd6f3b2
+# %% ../nbs/80_runs.ipynb #10668d7e
 def write_scores(
     result: dict,  # Of `score_file`
     path: str | Path,  # A .csv file
@@ -993,7 +993,7 @@ def as_parquet(x: Tensor, columns: dict) -> bytes:
     except ImportError:
         raise needs('pyarrow', 'out: a Parquet file') from None
 
-# %% ../nbs/80_runs.ipynb #ff5987a3
+# %% ../nbs/80_runs.ipynb #f04036f4
 def name_columns(x: Tensor, context: Tensor | None, record: dict) -> dict:
     "Samples and what was given, by name and in the order of the run's own table."
     recipe = record.get('table') or {}
@@ -1076,6 +1076,8 @@ def sample_file(
     elif record['job'].get('labels'):
         context = torch.eye(10)[torch.arange(n) % 10]
     flow = flow.to(settle_device(device))
+    if record.get('table') and len(flow.event_shape) == 1:
+        flow = flow.double()  # days since 4713 BC differ in their tenth digit
     x = draw_pieces(flow, n, context, temperature, seed)
     write_samples(x, path, name_columns(x, context, record))
     return x

@@ -237,16 +237,18 @@ def unzip(path: Path, raw: bytes, key: str | None) -> bytes:
 
 
 def choose_key(path: Path, names: list, key: str | None, what: str) -> str:
-    "The only name, or the one that was asked for; `ValueError` otherwise."
+    "The only name, or the one that was asked for; asks if there are several."
     shown = ', '.join(names[:12]) + ' …' * (len(names) > 12)
-    if key is not None and key in names:
-        return key
-    if key is not None or len(names) != 1:
-        got = 'several' if key is None else repr(key)
+    if key in names:
+        return str(key)
+    if key is not None or not names:
         raise ValueError(
-            f'{path}: expected one of the {what} {shown or "(none)"}, got {got}; '
-            'choose with key (--key NAME)'
+            f'{path}: expected one of the {what} {shown or "(none)"}, got {key!r}'
         )
+    if len(names) > 1:
+        first, second = ({'key': n} for n in names[:2])
+        problem = Problem(f'expected one of the {what} {shown}', first, second)
+        raise TableProblems(str(path), [problem], first)
     return names[0]
 
 # %% ../nbs/93_tables.ipynb #baeb96a5
@@ -407,9 +409,11 @@ def settle_inside(columns: list, delimiter: str, ask: Questions) -> Inside:
     o = ask.options
     if o.thousands in ('.', ',') and not o.decimal:
         return Inside('.' if o.thousands == ',' else ',', o.thousands)
-    if o.decimal or o.thousands:
-        return Inside(o.decimal or '.', o.thousands)
+    if o.decimal:
+        return Inside(o.decimal, o.thousands)
     dot, comma = (judge((s for c in columns for s in c), m) for m in '.,')
+    if o.thousands:
+        return Inside(',' if comma == 'decimal' and dot == 'none' else '.', o.thousands)
     if comma == 'none':
         return settle_dot(dot, columns, delimiter, ask)
     if dot == 'decimal':
@@ -993,7 +997,9 @@ def pick(names: list, wanted: str | None, option: str) -> list[int]:
 def counts_rows(values: np.ndarray) -> bool:
     "Whether a column is 0, 1, 2, … or 1, 2, 3, …"
     n = len(values)
-    return n > 4 and values[0] in (0, 1) and bool(np.all(np.diff(values) == 1))
+    if n < 5 or values[0] not in (0, 1) or not np.isfinite(values).all():
+        return False
+    return bool(np.all(np.diff(values) == 1))
 
 
 def find_index(raw: Raw, chosen: list[int], ask: Questions) -> int | None:
@@ -1059,8 +1065,7 @@ def to_numbers(raw: Raw, j: int, ask: Questions) -> np.ndarray | None:
             return parse_column(fields, way, gaps)[0]
     numbers = len(fields) - len(texts) - sum(s in gaps for s in fields)
     if len(texts) <= numbers and len(kinds) <= 5:
-        cure = dict(na=join_names(kinds), missing=ask.options.missing or 'drop-rows')
-        ask.ask(what, dict(drop=join_names([name])), **cure)
+        ask.ask(what, dict(drop=join_names([name])), na=join_names(kinds))
         return values
     ask.ask(what, drop=join_names([name]))
     return None
@@ -1363,6 +1368,9 @@ def finish(
     lattice: dict,
 ) -> Table:
     "Fill gaps, spread steps, and put a table together."
+    for name, (start, step) in lattice.items():  # what is filled in has steps too
+        for kind, value in fills.get(name, {}).items():
+            fills[name][kind] = start + step * round((value - start) / step)
     values, keep = fill_gaps(names, columns, ask.options.missing, fills)
     for k, (name, (start, step)) in enumerate(lattice.items()):
         j = names.index(name)

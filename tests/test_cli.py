@@ -1,5 +1,6 @@
 "The command line: what it leaves behind, and one line on stderr and status 2 for every mistake."
 
+import importlib.util
 import json
 import math
 import os
@@ -631,6 +632,33 @@ def test_options_reach_a_model_that_has_them(here, monkeypatch):
     assert run('fit', 'maf', 't.csv', *argv, '--out', 'r', *SMALL) == 0
     want = dict(support=[(-9, 9), None, (0, None)], robust=True, base='student')
     assert seen == want
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('flowbook.examples') is None,
+    reason='this fit does not extend a run',
+)
+def test_a_finished_run_goes_on_to_more_epochs(here, capsys):
+    written('t.csv')
+    argv = ['fit', 'realnvp', 't.csv', '--out', 'r', *SMALL]
+    assert run(*argv) == 0 and run(*argv) == 2
+    assert 'finished' in capsys.readouterr().err
+    assert run(*argv, '--epochs', 5, '--resume') == 0
+    record = json.loads(Path('r/run.json').read_text())
+    assert len(record['history']['valid']) == 5 and record['job']['epochs'] == 5
+    before = Path('r/run.json').read_bytes()
+    written('t.csv', d=np.random.default_rng(0).normal(size=60))
+    assert run(*argv, '--epochs', 9, '--resume') == 2
+    assert Path('r/run.json').read_bytes() == before
+
+
+def test_samples_keep_the_digits_of_large_numbers(here):
+    frame = written('t.csv')
+    frame['a'] += 2_459_000
+    frame.to_csv('t.csv', index=False)
+    assert run('fit', 'realnvp', 't.csv', '--out', 'r', *SMALL) == 0
+    assert run('sample', 'r', '--out', 's.csv') == 0
+    assert pd.read_csv('s.csv')['a'].nunique() == 64
 
 
 def test_leftovers_of_a_killed_run_are_removed(here):

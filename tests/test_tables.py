@@ -126,6 +126,7 @@ ASKED = {  # content: an option of the proposal, and shape and first number afte
     'even counts': ('6,3,no\n' + '1.5,2.5,1\n3.5,4.5,0\n' * 3, 'skip', (6, 3), 1.5),
     'latin': (csv().replace('b', 'Größe').encode('latin-1'), 'encoding', (120, 3), None),
     'swiss': ("a;b\n1'234.5;1.5\n850.0;2.5\n", 'thousands', (2, 2), 1234.5),
+    'swiss comma': ("a;b\n1'234,5;1,5\n850,0;2,5\n", 'thousands', (2, 2), 1234.5),
     'ragged': (csv() + '1,2\n1,2,3,4\n', 'ragged', (120, 3), None),
     'twice': (csv().replace('c\n', 'a\n', 1), 'names', (120, 3), None),
     'words': ('a,w\n1.5,u v\n2.5,x\n', 'drop', (2, 1), 1.5),
@@ -211,6 +212,8 @@ LARGE = {
     'late ragged': BIG.to_csv(index=False) + '1,2\n1,2,3,4\n',
     'late empty': BIG.to_csv(index=False) + '\n\n1,2,3\n',
     'late thousands': (BIG * 1e6).astype(int).to_csv(index=False) + '9.188,850,1\n',
+    'late whole': (BIG.abs() + 1).to_csv(index=False, float_format='%.3f')
+    + '850,1,2\n',
     'late comma': BIG.to_csv(index=False, sep=';') + '1,5;2;3\n',
     'tabs': BIG.to_csv(index=False, sep='\t', lineterminator='\r\n'),
     'German': BIG.to_csv(index=False, sep=';', decimal=','),
@@ -250,8 +253,11 @@ def test_other_formats(tmp_path):
     for name in ('a.parquet', 'a.npy', 'a.npz', 'a.mat'):
         assert (open_table(tmp_path / name, density=True).values == X).all(), name
     assert open_table(tmp_path / 'a.parquet').names == NAMES
-    with pytest.raises(ValueError, match='expected one of the arrays x, y'):
+    with pytest.raises(TableProblems, match='expected one of the arrays x, y') as e:
         open_table(tmp_path / 'two.npz')
+    assert (open_table(tmp_path / 'two.npz', **e.value.options).values == X).all()
+    with pytest.raises(ValueError, match="one of the arrays x, y, got 'z'"):
+        open_table(tmp_path / 'two.npz', key='z')
     assert (open_table(tmp_path / 'two.npz', key='y').values == X).all()
     table = open_table(frame.assign(ok=True, n=pd.array([1, None] * 60, dtype='Int64')),
                        columns='a,n', missing='drop-rows')  # fmt: skip
@@ -301,6 +307,13 @@ def test_levels_of_grey_are_asked_about(tmp_path):
     assert open_table(folder, levels=256, density=True).levels == 256
     with pytest.raises(ValueError, match='levels: expected more than 16'):
         open_table(folder, levels=8, density=True)
+
+
+def test_what_is_filled_in_has_the_steps_of_its_column():
+    frame = pd.DataFrame(X, columns=NAMES).assign(n=[1.0, 2.0, 3.0, 4.0, np.nan] * 24)
+    table, e = settled(frame, missing='median')
+    assert e.options['dequantize'] == 'n'
+    assert set(np.floor(table.values[:, 3])) == {1, 2, 3, 4}
 
 
 def test_a_second_table_is_read_like_the_first():
