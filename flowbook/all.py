@@ -35,40 +35,45 @@ from .gan import GAN
 from .glow import ActNorm, GlowStep, InvConv1x1, glow
 from .iaf import iaf
 from .made import MADE, BinaryMADE
+from .monotone import LogisticMixture, RationalQuadratic, nsf
 from .multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
-from .realnvp import Affine, realnvp
+from .realnvp import Affine, AffineCoupling, realnvp
+from .support import Interval, Positive, StudentT
 from .vae import VAE
-from .variables import Exp, Hinge, push_forward
+from .variables import Exp
 
 __all__ += [
-    'ActNorm', 'Additive', 'Affine', 'Autoregressive', 'BinaryMADE',
-    'CheckerboardCoupling', 'Coupling', 'DiagScale', 'Elementwise', 'Exp', 'GAN',
-    'GlowStep', 'Hinge', 'InvConv1x1', 'MADE', 'Split', 'Squeeze', 'VAE', 'glow',
-    'iaf', 'maf', 'nice', 'push_forward', 'realnvp', 'realnvp_images',
+    'ActNorm', 'Additive', 'Affine', 'AffineCoupling', 'Autoregressive',
+    'BinaryMADE', 'CheckerboardCoupling', 'Coupling', 'DiagScale', 'Elementwise',
+    'Exp', 'GAN', 'GlowStep', 'Interval', 'InvConv1x1', 'LogisticMixture', 'MADE',
+    'Positive', 'RationalQuadratic', 'Split', 'Squeeze', 'StudentT', 'VAE', 'glow',
+    'iaf', 'maf', 'nice', 'nsf', 'realnvp', 'realnvp_images',
 ]  # fmt: skip
 
 # %% ../nbs/99_all.ipynb #a11c0021
-from .data import fashion_mnist, mnist, mnist10k, read_table
-from .figures import draw_density, draw_grid, draw_images, use_style
+from .columns import spread
+from .data import fashion_mnist, mnist, mnist10k
+from .figures import draw_density, draw_images
 from .files import load, save
-from .jacobian import hutchinson_trace, jacobian
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
     Logit,
     Reshape,
+    baselines,
     dequantize,
     evaluate_bits,
     on_pixels,
 )
 from .records import read_run, shipped
+from .tables import read_table
 from .toys import kl_to_truth, toy, toys
 from .train import Diverged, History, evaluate, fit, nll
 
 __all__ += [
     'Dequantized', 'Diverged', 'History', 'LearnedNoise', 'Logit', 'Reshape',
-    'dequantize', 'draw_density', 'draw_grid', 'draw_images', 'evaluate',
-    'evaluate_bits', 'fashion_mnist', 'fit', 'hutchinson_trace', 'jacobian',
-    'kl_to_truth', 'load', 'mnist', 'mnist10k', 'nll', 'on_pixels', 'read_run',
-    'read_table', 'save', 'shipped', 'toy', 'toys', 'use_style',
+    'baselines', 'dequantize', 'draw_density', 'draw_images', 'evaluate',
+    'evaluate_bits', 'fashion_mnist', 'fit', 'kl_to_truth', 'load', 'mnist',
+    'mnist10k', 'nll', 'on_pixels', 'read_run', 'read_table', 'save', 'shipped',
+    'spread', 'toy', 'toys',
 ]  # fmt: skip

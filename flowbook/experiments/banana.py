@@ -71,6 +71,8 @@ def make_flow(recipe: Recipe, seed: int = 0) -> Flow:
             activation=recipe.activation,
             bound=recipe.bound,
             standardize=recipe.standardize,
+            tails=None,
+            reach=None,  # as in the report, where it may explode
         )
         if recipe.glorot:
             glorot_start(flow)
