@@ -1,6 +1,5 @@
 "The command line: what it leaves behind, and one line on stderr and status 2 for every mistake."
 
-import importlib.util
 import json
 import math
 import os
@@ -634,10 +633,6 @@ def test_options_reach_a_model_that_has_them(here, monkeypatch):
     assert seen == want
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec('flowbook.examples') is None,
-    reason='this fit does not extend a run',
-)
 def test_a_finished_run_goes_on_to_more_epochs(here, capsys):
     written('t.csv')
     argv = ['fit', 'realnvp', 't.csv', '--out', 'r', *SMALL]
