@@ -32,7 +32,7 @@ __all__ = [
 from .autoregressive import Autoregressive, maf
 from .coupling import Additive, Coupling, DiagScale, Elementwise, nice
 from .gan import GAN
-from .glow import ActNorm, GlowStep, InvConv1x1, glow
+from .glow import ActNorm, InvConv1x1, glow
 from .iaf import iaf
 from .made import MADE, BinaryMADE
 from .monotone import LogisticMixture, RationalQuadratic, nsf
@@ -45,7 +45,7 @@ from .variables import Exp
 __all__ += [
     'ActNorm', 'Additive', 'Affine', 'AffineCoupling', 'Autoregressive',
     'BinaryMADE', 'CheckerboardCoupling', 'Coupling', 'DiagScale', 'Elementwise',
-    'Exp', 'GAN', 'GlowStep', 'Interval', 'InvConv1x1', 'LogisticMixture', 'MADE',
+    'Exp', 'GAN', 'Interval', 'InvConv1x1', 'LogisticMixture', 'MADE',
     'Positive', 'RationalQuadratic', 'Split', 'Squeeze', 'StudentT', 'VAE', 'glow',
     'iaf', 'maf', 'nice', 'nsf', 'realnvp', 'realnvp_images',
 ]  # fmt: skip
@@ -68,12 +68,12 @@ from flowbook.pixels import (
 from .records import read_run, shipped
 from .tables import read_table
 from .toys import kl_to_truth, toy, toys
-from .train import Diverged, History, evaluate, fit, nll
+from .train import Diverged, History, evaluate, fit
 
 __all__ += [
     'Dequantized', 'Diverged', 'History', 'LearnedNoise', 'Logit', 'Reshape',
     'baselines', 'dequantize', 'draw_density', 'draw_images', 'evaluate',
     'evaluate_bits', 'fashion_mnist', 'fit', 'kl_to_truth', 'load', 'mnist',
-    'mnist10k', 'nll', 'on_pixels', 'read_run', 'read_table', 'save', 'shipped',
+    'mnist10k', 'on_pixels', 'read_run', 'read_table', 'save', 'shipped',
     'spread', 'toy', 'toys',
 ]  # fmt: skip

@@ -19,6 +19,7 @@ import torch
 
 from . import __version__
 from .data import DataError
+from .parallel import ProcessLost
 from .records import read_run
 from flowbook.runs import (
     BITS,
@@ -224,6 +225,8 @@ def do_fit(job: Job, table: TableOptions, options: FitOptions) -> None:
         bits=options.bits,
         log=tell_stderr if options.json else print,
     )
+    if not record:
+        return  # another process writes
     where = (
         f'samples: {out / "samples.png"}   loss curve: {out / "loss.png"}   '
         f'record: {out / "run.json"}'
@@ -461,7 +464,7 @@ def main(
     except (ValueError, DataError, OSError) as e:
         print('flowbook: ' + ' '.join(str(e).split()), file=sys.stderr)
         return 2
-    except Diverged as e:
+    except (Diverged, ProcessLost) as e:
         print(f'flowbook: {e}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -200,7 +200,7 @@ class Rows(InMemory):
         "The same examples, prepared once and for all."
         return Rows(*self.take(slice(None)))
 
-# %% ../nbs/88_examples.ipynb #53a94ce9
+# %% ../nbs/88_examples.ipynb #3ed84086
 class Stream:
     "Examples that come batch by batch, and need not fit into memory."
 
@@ -277,7 +277,7 @@ def as_batch(item, reads_context: bool) -> Batch:
         f'weights, got {type(item).__name__}; give the loader a collate_fn'
     )
 
-# %% ../nbs/88_examples.ipynb #cda10629
+# %% ../nbs/88_examples.ipynb #25b845bd
 def read_examples(
     model: Model,  # What is to be fitted
     data: Any,  # In any container
@@ -321,10 +321,12 @@ def read_examples(
 
 def read_path(path, name: str) -> Tensor:
     "The table or the images of a file; `ValueError` says what is wrong with it."
-    from flowbook.tables import read_table
+    from flowbook.tables import TableProblems, read_table
 
     try:
         return read_table(path)
+    except TableProblems:
+        raise  # it says what to do in full
     except ValueError as e:
         raise ValueError(f'{name}: expected data or a file of them; {e}') from None
 

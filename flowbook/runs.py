@@ -34,7 +34,9 @@ from .figures import draw_images
 from .files import load, save, write_bytes
 from .glow import glow
 from .iaf import iaf
+from .monotone import nsf
 from .multiscale import realnvp_images
+from .parallel import together
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
@@ -244,6 +246,9 @@ MODELS = {
     'realnvp': Entry(realnvp),
     'maf': Entry(maf, order='free'),
     'iaf': Entry(iaf, order='free'),
+    'nsf': Entry(
+        nsf, order='free', defaults={'table': {'layers': 3}, 'law': {'layers': 3}}
+    ),
     'realnvp-images': Entry(
         realnvp_images, 'images', layers=('checkerboards', 'channelwise')
     ),
@@ -253,14 +258,11 @@ MODELS = {
 }
 
 
-DEFAULT_TABLE_MODEL = 'realnvp'  # when none is named
+DEFAULT_TABLE_MODEL = 'nsf'  # when none is named
 
 
 def default_model(parts: Parts) -> str:
     "The model for data that come without one."
-    one = parts.kind == 'points' and parts.test.shape[1] == 1
-    if one and DEFAULT_TABLE_MODEL in ('nice', 'realnvp'):
-        return 'maf'  # couplings need two columns
     return 'realnvp' if parts.kind == 'pixels' else DEFAULT_TABLE_MODEL
 
 
@@ -511,6 +513,8 @@ def build_vector_model(job: Job, parts: Parts) -> Model:
     options |= dict(hidden=job.hidden, activation=job.activation)
     if parts.kind == 'pixels':
         options |= dict(order=order_pixels(job, shape), **entry.for_pixels)
+    if parts.kind == 'points' and not parts.toy:
+        options['whiten'] = True  # a table begins with its correlations
     options |= chosen_options(job, parts)
     flow = entry.build(math.prod(shape), **options)
     if parts.kind == 'pixels':
@@ -702,7 +706,6 @@ def fit_flow(
 ) -> History:
     "Train the flow of a settled job on its data."
     labels = parts.labels if job.labels else parts.given
-    ties: dict = {'allow_ties': True} if parts.table and knows_ties() else {}
     noisy = parts.kind == 'pixels' and not flow.discrete
     return fit(
         flow,
@@ -716,14 +719,9 @@ def fit_flow(
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
-        **ties,  # the reader has asked
+        allow_ties=parts.table is not None,  # the reader has asked
         **{name: getattr(job, name) for name in SETTINGS},
     )
-
-
-def knows_ties() -> bool:
-    "Whether `fit` looks for columns without a density itself."
-    return 'allow_ties' in inspect.signature(fit).parameters
 
 # %% ../nbs/80_runs.ipynb #80f1a615
 def store(
@@ -794,6 +792,10 @@ def recipe_of(job: Job, parts: Parts) -> dict | None:
     notes = dict(condition=parts.condition, notes=parts.table.notes)
     return parts.table.recipe | notes | dict(support=settle_support(job, parts))
 
+# %% ../nbs/80_runs.ipynb #80f1a6aa
+def no_words(text: str) -> None:
+    "What a process says that is not the first."
+
 # %% ../nbs/80_runs.ipynb #4da9ab9a
 def train(
     job: Job,  # What is to be done
@@ -806,44 +808,52 @@ def train(
     progress: bool | None = None,  # Show a bar; None shows it unless IN_TEST is set
     log: Callable = print,  # Told in a line what is trained
 ) -> dict:  # The record
-    "Do a job and fill its folder; `ValueError` before anything is written."
+    """Do a job and fill its folder; `ValueError` before anything is written.
+
+    Of several processes the first one writes, the others return an empty record."""
     parts = parts or prepare(job, table)
     job = job.settle(parts)
     bits = BITS.check('bits', bits)
     out = Path(out)
     if not resume:
         expect_unfinished(out)
-    flow = build_flow(job, parts)
     device = settle_device(job.device)
-    remove_leftovers(create_folder(out))
-    parameters = sum(p.numel() for p in flow.parameters())
-    log(
-        f'{job.model} with {parameters:,} parameters on {parts.name} '
-        f'({parts.size} training examples), {job.epochs} epochs on {device.type}'
-    )
-    for note in parts.table.notes if parts.table else []:
-        log(f'{parts.name}: {note}')
-    checkpoint = out / 'checkpoint.safetensors'
-    history = fit_flow(flow, job, parts, str(device), checkpoint, resume, progress)
-    flow, results = store(flow, parts, out / 'weights.safetensors', half, bits)
-    record = dict(
-        model=job.model,
-        data=parts.name,
-        job=dataclasses.asdict(job) | {'data': parts.name},
-        table=recipe_of(job, parts),
-        parameters=parameters,
-        half=half,
-        bits=bits,
-        **results,
-        history=dataclasses.asdict(history),
-        hardware=hardware(str(device)),
-        sizes=dict(train=parts.size, valid=len(parts.valid), test=len(parts.test)),
-        seconds=round(history.seconds, 1),
-        finished=time.strftime('%Y-%m-%d'),
-    )
-    draw_run(flow, job, parts, history, out)
-    write_record(record, out)
-    return record
+    with together(device) as processes:
+        flow = build_flow(job, parts)
+        if not processes.writes:
+            log = no_words
+        else:
+            remove_leftovers(create_folder(out))
+        parameters = sum(p.numel() for p in flow.parameters())
+        log(
+            f'{job.model} with {parameters:,} parameters on {parts.name} '
+            f'({parts.size} training examples), {job.epochs} epochs on {device.type}'
+        )
+        for note in parts.table.notes if parts.table else []:
+            log(f'{parts.name}: {note}')
+        checkpoint = out / 'checkpoint.safetensors'
+        history = fit_flow(flow, job, parts, str(device), checkpoint, resume, progress)
+        if not processes.writes:
+            return {}
+        flow, results = store(flow, parts, out / 'weights.safetensors', half, bits)
+        record = dict(
+            model=job.model,
+            data=parts.name,
+            job=dataclasses.asdict(job) | {'data': parts.name},
+            table=recipe_of(job, parts),
+            parameters=parameters,
+            half=half,
+            bits=bits,
+            **results,
+            history=dataclasses.asdict(history),
+            hardware=hardware(str(device)),
+            sizes=dict(train=parts.size, valid=len(parts.valid), test=len(parts.test)),
+            seconds=round(history.seconds, 1),
+            finished=time.strftime('%Y-%m-%d'),
+        )
+        draw_run(flow, job, parts, history, out)
+        write_record(record, out)
+        return record
 
 # %% ../nbs/80_runs.ipynb #598cf8be
 @dataclass
