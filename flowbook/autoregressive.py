@@ -66,11 +66,11 @@ class Autoregressive(Bijection):
     def forward(self, z: Tensor, context: Tensor | None = None):
         "The generative direction, Eq. (eq-autoregressive), by the engine."
         z, bias = self.given(z, context)
-        weights = list(self.parameters()) if torch.is_grad_enabled() else []
+        given = [z, bias, *self.parameters()] if torch.is_grad_enabled() else []
         if is_transformed():
             x, log_det = unroll(self, z, bias)
-        elif any(t.requires_grad for t in [z, bias, *weights] if t is not None):
-            x, log_det = Implicit.apply(self, z, bias, *weights)  # Eq. (eq-implicit)
+        elif any(t.requires_grad for t in given if t is not None):
+            x, log_det = Implicit.apply(self, *given)  # Eq. (eq-implicit)
         else:
             x, log_det = self.solve(z, bias)
         return self.net.unsort(x), log_det.sum(-1)

@@ -68,7 +68,7 @@ def cut_stairs(mask: Tensor, parts: int) -> list[Stair]:
 # %% ../nbs/82_engine.ipynb #2e989dee
 def stairs_of(mask: Tensor) -> list[Stair] | None:
     "Stairs for a large mask; None for a small one, whose product is faster whole."
-    if mask.numel() < 2**16:
+    if mask.numel() < 2**16 or mask.is_meta:
         return None
     return cut_stairs(mask, 4 if mask.numel() < 2**19 else 8)
 

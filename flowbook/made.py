@@ -51,6 +51,8 @@ def order_of_graph(dim: int, parents: Tensor) -> tuple[list, Tensor]:
         raise ValueError(
             f'adjacency: expected shape ({dim}, {dim}), got {tuple(parents.shape)}'
         )
+    if parents.is_meta:
+        return list(range(dim)), parents
     order: list[int] = []
     while len(order) < dim:
         left = [i for i in range(dim) if i not in order]
@@ -73,6 +75,8 @@ def may_see(readers: Tensor, sources: Tensor) -> Tensor:
 
 def last_known(sets: Tensor) -> list:
     "For each row of `sets`, after how many coordinates in generation order it is known."
+    if sets.is_meta:
+        return [0] * len(sets)
     return (sets * torch.arange(1, sets.shape[1] + 1)).amax(1).tolist()
 
 # %% ../nbs/09_made.ipynb #ec9f51c5
@@ -81,6 +85,8 @@ def hidden_sets(parents: Tensor, width: int, empty: bool) -> Tensor:
 
     The different rows of `parents`, spread evenly and sorted; with the empty set only if
     `empty`, or if there is no other."""
+    if parents.is_meta:  # only shapes count there
+        return parents.new_empty(width, parents.shape[1])
     sets = torch.unique(parents, dim=0)
     if not empty and sets.any():
         sets = sets[sets.any(1)]

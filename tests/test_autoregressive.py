@@ -239,6 +239,28 @@ def test_many_gradients_at_once():
             assert torch.allclose(row, one, atol=1e-12)
 
 
+def test_without_gradients_nothing_but_the_engine_runs():
+    layer, z, c = smooth_layer()
+    passes = []
+    layer.net.last.register_forward_hook(lambda *_: passes.append(1))
+    with torch.no_grad():
+        layer(z.requires_grad_(), c.requires_grad_())
+    assert not passes
+    layer(z, c)
+    assert passes == [1]
+
+
+def test_on_the_meta_device_a_flow_of_any_size_is_built_without_memory():
+    with torch.device('meta'):
+        flow = maf(3000, hidden=(100_000, 3000), layers=1)
+        MADE(3, 2, adjacency=[[0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    assert all(p.is_meta for p in flow.parameters())
+    small = {k: v.shape for k, v in maf(4, context_dim=2).state_dict().items()}
+    with torch.device('meta'):
+        shapes = {k: v.shape for k, v in maf(4, context_dim=2).state_dict().items()}
+    assert shapes == small
+
+
 def test_a_backward_pass_can_be_repeated():
     layer, z, c = smooth_layer()
     total = energy(*layer(z, c))
