@@ -295,10 +295,12 @@ class Ledger(TorchDispatchMode):
     def __init__(
         self,
         numbers: int,  # That may be created in all
+        tensors: int,  # That may be made from nothing, such as by `zeros`
         operations: int,  # That may be done in all
     ):
         super().__init__()
         self.numbers = numbers
+        self.tensors = tensors
         self.operations = operations
 
     @classmethod
@@ -308,6 +310,7 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         self.operations -= 1
+        self.tensors -= not any(isinstance(a, Tensor) for a in args)
         if changes_only(func):
             self.expect_left(0)
             return func(*args, **kwargs)
@@ -323,7 +326,7 @@ class Ledger(TorchDispatchMode):
 
     def expect_left(self, numbers: int) -> None:
         "Raise `ValueError` unless the budget allows so many numbers more."
-        if numbers > self.numbers or self.operations < 0:
+        if numbers > self.numbers or min(self.tensors, self.operations) < 0:
             raise ValueError(
                 'size: it describes more than the file holds; if it is your own, '
                 'load(path, trust=True)'
@@ -337,9 +340,11 @@ DTYPES = {
 
 def budget(meta: dict, header: dict) -> tuple[int, Ledger]:
     "The largest size that a file may name, and the ledger for building what it holds."
-    held = survey(meta['flow']) + sum(math.prod(shape) for _, shape in header.values())
-    ledger = Ledger(2**22 + 64 * held, 5_000 + 100 * len(header))
-    return max(2**20, held), ledger
+    values = survey(meta['flow'])
+    held = values + sum(math.prod(shape) for _, shape in header.values())
+    tensors = 1_000 + 20 * len(header)
+    operations = 10 * tensors + 4 * values  # a graph is sorted entry by entry
+    return max(2**20, held), Ledger(2**22 + 64 * held, tensors, operations)
 
 
 def build_model(path, meta: dict, header: dict, trust: bool = False) -> Model:

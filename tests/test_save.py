@@ -687,6 +687,14 @@ def test_one_s_own_file_that_takes_much_to_build_loads_on_trust(tmp_path):
     assert describe(load(tmp_path / 'f', trust=True)) == describe(flow)
 
 
+@pytest.mark.parametrize('dim', [12, 60, 120])
+def test_a_graph_of_many_coordinates_loads(tmp_path, dim):
+    chain = [[int(j == i - 1) for j in range(dim)] for i in range(dim)]
+    flow = Flow(StandardNormal(dim), Autoregressive(dim, Affine(), adjacency=chain))
+    save(flow, tmp_path / 'f')
+    assert describe(load(tmp_path / 'f')) == describe(flow)
+
+
 def test_a_flow_too_deep_or_too_long_to_be_read_again_is_not_written(tmp_path):
     from flowbook.core import Invert
 
