@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
-from .core import Bijection, Compose, Flow, StandardNormal, expect_event
-from .coupling import Elementwise, data_end
+from .core import Base, Bijection, Compose, Flow, expect_event
+from .coupling import Elementwise, choose_base, data_end
 from .engine import Workspaces, fill_in_blocks, within
 from .made import MADE, MaskedLinear
 from .nets import is_transformed
@@ -252,9 +252,14 @@ def maf(
     activation: str = 'relu',  # 'relu', 'tanh' or 'silu'
     bound: float | None = 3.0,  # Largest |log-scale| of a layer, in nats; None for none
     context_dim: int = 0,  # Length of the context, 0 for none
-    standardize: bool = True,  # End in `Standardize`, which `fit` takes from the data
+    standardize: bool = True,  # End in `Standardize`, which `fit` measures
+    robust: bool = False,  # Units from median and quartiles
+    support: tuple | list | None = None,  # `(low, high)`, or a list; see `Support`
+    base: str | Base = 'normal',  # 'normal', 'logistic' or 'student', or a `Base`
     order: list | None = None,  # Order next to the data; the next layer goes back
-    reach: float | None = 8.0,  # Farthest from 0 that a network reads; None for any
+    tails: float | None = 4.0,  # Where `Tails` begins, in units of the data
+    whiten: bool = False,  # Begin with the correlations of the data
+    reach: float | None = 8.0,  # Largest |number| that a network reads
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     """Make a masked autoregressive flow (Papamakarios et al. 2017).
 
@@ -270,4 +275,8 @@ def maf(
         way = order if (layers - i) % 2 else order[::-1]
         layer = Autoregressive(dim, Affine(bound), reach=reach, order=way, **options)
         stack.append(layer)
-    return Flow(StandardNormal(dim), Compose(*stack, *data_end(dim, standardize)))
+    end = data_end(
+        dim, standardize, None,
+        support=support, robust=robust, tails=tails, whiten=whiten,
+    )  # fmt: skip
+    return Flow(choose_base(base, dim), Compose(*stack, *end))

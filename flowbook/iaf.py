@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .autoregressive import Autoregressive, by_loop, maf
-from .core import Compose, Flow, Invert
+from .core import Base, Compose, Flow, Invert
 from .engine import count_multiplications
 from .made import MADE
 from .realnvp import Affine
@@ -29,9 +29,14 @@ def iaf(
     activation: str = 'relu',  # 'relu', 'tanh' or 'silu'
     bound: float | None = 3.0,  # Largest |log-scale| of a layer, in nats; None for none
     context_dim: int = 0,  # Length of the context, 0 for none
-    standardize: bool = True,  # End in `Standardize`, which `fit` takes from the data
+    standardize: bool = True,  # End in `Standardize`, which `fit` measures
+    robust: bool = False,  # Units from median and quartiles
+    support: tuple | list | None = None,  # `(low, high)`, or a list; see `Support`
+    base: str | Base = 'normal',  # 'normal', 'logistic' or 'student', or a `Base`
     order: list | None = None,  # Order next to the data; the next layer goes back
-    reach: float | None = 8.0,  # Farthest from 0 that a network reads; None for any
+    tails: float | None = 4.0,  # Where `Tails` begins, in units of the data
+    whiten: bool = False,  # Begin with the correlations of the data
+    reach: float | None = 8.0,  # Largest |number| that a network reads
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     """Make an inverse autoregressive flow (Kingma et al. 2016), Eq. (eq-iaf).
 
@@ -45,7 +50,12 @@ def iaf(
         bound=bound,
         context_dim=context_dim,
         standardize=standardize,
+        robust=robust,
+        support=support,
+        base=base,
         order=order,
+        tails=tails,
+        whiten=whiten,
         reach=reach,
     )
     stack = []

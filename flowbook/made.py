@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import Model, expect_event
+from .core import ContextUnits, Model, expect_event
 from .described import Described
 from .engine import staircase_linear, stairs_of
 from flowbook.nets import (
@@ -228,6 +228,8 @@ class BinaryMADE(Model):
         super().__init__()
         self.net = MADE(dim, 1, **kwargs)
         self.event_shape = (dim,)
+        context_dim = self.net.context_dim
+        self.context_units = ContextUnits(context_dim) if context_dim else None
 
     def log_prob(
         self,
@@ -238,7 +240,7 @@ class BinaryMADE(Model):
         x, context = self.read(x, context)
         if not is_transformed() and ((x != 0) & (x != 1)).any():
             raise ValueError('x: expected zeros and ones')
-        log_odds = self.net(x, context)[..., 0]
+        log_odds = self.net(x, self.in_units(context))[..., 0]
         return F.logsigmoid((2 * x - 1) * log_odds).sum(-1)  # Eq. (eq-made-bits)
 
     def loss(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -254,6 +256,7 @@ class BinaryMADE(Model):
     ) -> Tensor:  # Bits, shape `(*shape, dim)`, or `(*shape, ..., dim)` with a context
         "Draw bits by the chain rule, with one pass for each."
         batch, context = self.read_request(shape, context)
+        context = self.in_units(context)
         x = self.net.last.weight.new_zeros(*batch, self.net.dim)
         uniform = torch.rand(
             x.shape, generator=generator, device=x.device, dtype=x.dtype

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .autoregressive import Autoregressive
-from .core import Compose, Flow, StandardNormal
-from .coupling import Coupling, Elementwise, data_end
+from .core import Base, Compose, Flow
+from .coupling import Coupling, Elementwise, choose_base, data_end
 from .realnvp import Affine, bound_constants, bounded
 
 # %% ../nbs/11a_monotone.ipynb #70079eb2
@@ -277,8 +277,14 @@ def nsf(
     bound: float = 5.0,  # Where each spline ends and the identity begins
     activation: str = 'tanh',  # 'relu', 'tanh' or 'silu'
     context_dim: int = 0,  # Length of the context, 0 for none
-    standardize: bool = True,  # End in `Standardize`, which `fit` takes from the data
+    standardize: bool = True,  # End in `Standardize`, which `fit` measures
+    robust: bool = False,  # Units from median and quartiles
+    support: tuple | list | None = None,  # `(low, high)`, or a list; see `Support`
+    base: str | Base = 'normal',  # 'normal', 'logistic' or 'student', or a `Base`
     order: list | None = None,  # Order next to the data; the next layer goes back
+    tails: float | None = 4.0,  # Where `Tails` begins, in units of the data
+    whiten: bool = False,  # Begin with the correlations of the data
+    reach: float | None = 8.0,  # Largest |number| that a network reads
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     """Make a neural spline flow (Durkan et al. 2019): each map a spline, scaled and shifted.
 
@@ -290,9 +296,13 @@ def nsf(
     order = list(range(dim)) if order is None else list(order)
     elementwise = Chained(RationalQuadratic(bins, bound), Affine(5.0))
     options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
+    options['reach'] = reach
     stack = [
         spline_layer(dim, kind, elementwise, (layers - i) % 2 == 0, order, options)
         for i in range(layers)
     ]
-    end = data_end(dim, standardize, order if kind == 'coupling' else None)
-    return Flow(StandardNormal(dim), Compose(*stack, *end))
+    end = data_end(
+        dim, standardize, order if kind == 'coupling' else None,
+        support=support, robust=robust, tails=tails, whiten=whiten,
+    )  # fmt: skip
+    return Flow(choose_base(base, dim), Compose(*stack, *end))
