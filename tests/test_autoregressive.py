@@ -194,7 +194,7 @@ def energy(x, log_det):
 def test_second_derivatives_of_samples_are_those_of_the_loop():
     layer, z, c = smooth_layer()
     hessians = [
-        torch.autograd.functional.hessian(lambda z, c: energy(*f(z, c)), (z, c))
+        torch.autograd.functional.hessian(lambda z, c, f=f: energy(*f(z, c)), (z, c))
         for f in (layer, lambda z, c: by_loop(layer, z, c))
     ]
     for a, b in zip(*hessians):
