@@ -72,7 +72,7 @@ class Autoregressive(Bijection):
         elif any(t.requires_grad for t in given if t is not None):
             x, log_det = Implicit.apply(self, *given)  # Eq. (eq-implicit)
         else:
-            x, log_det = self.solve(z, bias)
+            x, log_det = solve(self, z, bias)
         return self.net.unsort(x), log_det.sum(-1)
 
     def given(self, z: Tensor, context: Tensor | None):
@@ -88,12 +88,17 @@ class Autoregressive(Bijection):
         batch = torch.broadcast_shapes(z.shape[:-1], bias.shape[:-1])
         return z.expand(*batch, -1), bias.expand(*batch, -1)
 
-    def solve(self, z: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        "Data points and log-derivatives, `(..., dim)`, in generation order, no gradients."
-        if bias is not None:
-            bias = bias.detach().reshape(-1, bias.shape[-1])
-        x, log_det = fill_in_blocks(self, z.detach().reshape(-1, self.dim), bias)
-        return x.reshape(z.shape), log_det.reshape(z.shape)
+# %% ../nbs/10_autoregressive.ipynb #10ae0011
+def solve(
+    layer: Autoregressive,
+    z: Tensor,  # Latents in generation order, shape `(..., dim)`
+    bias: Tensor | None,  # What the context adds, shape `(..., hidden[0])`
+) -> tuple[Tensor, Tensor]:  # `x` and log-derivatives in nats, shape `(..., dim)`
+    "Solve Eq. (eq-autoregressive) by the engine, without gradients."
+    if bias is not None:
+        bias = bias.detach().reshape(-1, bias.shape[-1])
+    x, log_det = fill_in_blocks(layer, z.detach().reshape(-1, layer.dim), bias)
+    return x.reshape(z.shape), log_det.reshape(z.shape)
 
 # %% ../nbs/10_autoregressive.ipynb #42c06f7e
 def unroll(
@@ -211,7 +216,7 @@ class Implicit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, layer, z, bias, *weights):
-        x, log_det = layer.solve(z, bias)
+        x, log_det = solve(layer, z, bias)
         ctx.layer = layer
         ctx.save_for_backward(z, bias, *weights)
         z, bias = (None if t is None else t.detach() for t in (z, bias))
