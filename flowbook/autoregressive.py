@@ -16,6 +16,7 @@ from torch.func import functional_call, vjp
 
 from .core import Base, Bijection, Compose, Flow, expect_event
 from .coupling import Elementwise, choose_base, data_end
+from .described import named
 from .engine import Workspaces, fill_in_blocks, within
 from .made import MADE, MaskedLinear
 from .nets import is_transformed
@@ -249,6 +250,7 @@ ONE_COORDINATE = (
 )
 
 # %% ../nbs/10_autoregressive.ipynb #bb19dd1a
+@named
 def maf(
     dim: int,  # Length of an event
     *,

@@ -103,6 +103,8 @@ def as_array(value, name: str) -> np.ndarray:
         array = np.asarray(expect_complete(value, name))
     except (TypeError, ValueError, RuntimeError) as e:
         raise ValueError(f'{name}: expected numbers in one block, got {e}') from None
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()  # which torch cannot take over
     kind = array.dtype.kind
     size = array.dtype.itemsize
     if kind not in 'biuf':
@@ -143,6 +145,12 @@ def with_door(direction, name: str):
         dtype = dtype_of(self)
         if not is_ready(u, dtype) and not (self.wide and is_ready(u, torch.float64)):
             u = admit(u, self, dtype, name)
+        needed = self.event_dim if name == 'z' else self.event_dim_out
+        if u.dim() < needed:
+            raise ValueError(
+                f'{name}: expected events of {needed} dimension(s), '
+                f'got shape {tuple(u.shape)}'
+            )
         if context is not None and not is_ready(context, dtype):
             context = admit(context, self, dtype, 'context')
         return direction(self, u, context)
@@ -313,14 +321,14 @@ class Compose(Bijection):
         return any(f.wide for f in self.layers)
 
     def forward(self, z, context=None):
-        log_det = 0.0
+        log_det = 0
         for f in self.layers:
             z, ld = f(z, context)
             log_det = log_det + ld
         return z, log_det
 
     def inverse(self, x, context=None):
-        log_det = 0.0
+        log_det = 0
         for f in reversed(self.layers):
             x, ld = f.inverse(x, context)
             log_det = log_det + ld
@@ -408,6 +416,7 @@ class Base(Described, nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         "Log-density in nats, `(...)`, of points `(..., *event_shape)`; Eq. (eq-base)."
+        z = as_numbers(z, self.zero, 'z')
         expect_event(z, self.event_shape, 'z')
         return sum_event(self.log_density(z), len(self.event_shape))
 
@@ -704,13 +713,13 @@ def map_in_pieces(
     z: Tensor,  # Latent points, shape `(*batch, *event)`
     context: Tensor | None,  # Their contexts, shape `(*batch, C)`
     batch_dims: int,  # How many leading dimensions form the batch
-    numbers: int = 2**18,  # In one piece: what its intermediate values need is bounded
+    numbers: int = 2**17,  # In one piece: what its intermediate values need is bounded
 ) -> Tensor:  # Data points, shape `(*batch, *event_out)`
     "The generative direction, a few events at a time if there are very many."
     if z.numel() <= numbers:
         return bijection(z, context)[0]
     event = z.shape[batch_dims:]
-    piece = max(1, numbers // event.numel())
+    piece = max(64, numbers // event.numel())
     points = z.reshape(-1, *event).split(piece)
     contexts = [None] * len(points)
     if context is not None:

@@ -22,7 +22,7 @@ from flowbook.core import (
     expect_event,
     sum_event,
 )
-from .described import Described
+from .described import Described, named
 from .nets import MLP, ConvNet, expect_image
 from .support import StudentT, Support, Tails, Whiten, read_support
 
@@ -242,6 +242,7 @@ def choose_base(
     return BASES[base](dim)
 
 # %% ../nbs/06_coupling.ipynb #f9516293
+@named
 def nice(
     dim: int,  # Length of an event, at least 2
     *,

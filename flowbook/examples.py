@@ -200,7 +200,7 @@ class Rows(InMemory):
         "The same examples, prepared once and for all."
         return Rows(*self.take(slice(None)))
 
-# %% ../nbs/88_examples.ipynb #3ed84086
+# %% ../nbs/88_examples.ipynb #89f1cba7
 class Stream:
     "Examples that come batch by batch, and need not fit into memory."
 
@@ -228,9 +228,7 @@ class Stream:
             x, context, weights = as_batch(item, reads)
             x = check_rows(self.model, x, self.prepare)
             expect_rows('context', context, len(x))
-            if weights is not None and (
-                weights.shape != (len(x),) or (weights < 0).any()
-            ):
+            if weights is not None and (weights.shape != (len(x),) or (weights < 0).any()):
                 raise ValueError(
                     f'weights: expected {len(x)} numbers from 0 up in a batch, '
                     f'got shape {tuple(weights.shape)}'
@@ -277,7 +275,7 @@ def as_batch(item, reads_context: bool) -> Batch:
         f'weights, got {type(item).__name__}; give the loader a collate_fn'
     )
 
-# %% ../nbs/88_examples.ipynb #25b845bd
+# %% ../nbs/88_examples.ipynb #74fcdca5
 def read_examples(
     model: Model,  # What is to be fitted
     data: Any,  # In any container
@@ -327,7 +325,7 @@ def read_path(path, name: str) -> Tensor:
         return read_table(path)
     except TableProblems:
         raise  # it says what to do in full
-    except ValueError as e:
+    except (ValueError, OSError) as e:
         raise ValueError(f'{name}: expected data or a file of them; {e}') from None
 
 # %% ../nbs/88_examples.ipynb #48c2dc1b

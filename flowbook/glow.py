@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .core import Bijection, Compose, Flow, StandardNormal
 from .coupling import Coupling
+from .described import named
 from .multiscale import Split, Squeeze
 from .nets import expect_image
 from .realnvp import Affine
@@ -158,6 +159,7 @@ class GlowStep(Compose):
         return z, log_det - conv.log_det(x.shape) - norm.log_det(x.shape)
 
 # %% ../nbs/08_glow.ipynb #d0c36919
+@named
 def glow(
     shape: tuple = (1, 28, 28),  # Shape (C, h, w) of an event
     *,

@@ -16,11 +16,13 @@ from torch import nn
 
 from .autoregressive import Autoregressive, by_loop, maf
 from .core import Base, Compose, Flow, Invert
+from .described import named
 from .engine import count_multiplications
 from .made import MADE
 from .realnvp import Affine
 
 # %% ../nbs/11_iaf.ipynb #cdf112dc
+@named
 def iaf(
     dim: int,  # Length of an event
     *,

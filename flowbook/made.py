@@ -54,15 +54,19 @@ def order_of_graph(dim: int, parents: Tensor) -> tuple[list, Tensor]:
     if parents.is_meta:
         return list(range(dim)), parents
     order: list[int] = []
+    waits = parents.sum(1)  # for how many others each coordinate still waits
+    done = torch.zeros(dim, dtype=torch.bool)
     while len(order) < dim:
-        left = [i for i in range(dim) if i not in order]
-        ready = [i for i in left if not parents[i, left].any()]
-        if not ready:
+        ready = ((waits == 0) & ~done).nonzero()[:, 0]
+        if not len(ready):
+            left = (~done).nonzero()[:8, 0].tolist()
             raise ValueError(
-                f'adjacency: coordinates {left[:8]} depend on each other in a cycle; '
+                f'adjacency: coordinates {left} depend on each other in a cycle; '
                 'remove one of its edges'
             )
-        order += ready
+        order += ready.tolist()
+        done[ready] = True
+        waits = waits - parents[:, ready].sum(1)
     return order, parents[order][:, order]
 
 # %% ../nbs/09_made.ipynb #dc4c2702

@@ -16,6 +16,7 @@ from torch import Tensor
 from .autoregressive import Autoregressive
 from .core import Base, Compose, Flow
 from .coupling import Coupling, Elementwise, choose_base, data_end
+from .described import named
 from .realnvp import Affine, bound_constants, bounded
 
 # %% ../nbs/11a_monotone.ipynb #70079eb2
@@ -267,6 +268,7 @@ def spline_layer(
     return Autoregressive(dim, elementwise, order=way, **options)
 
 # %% ../nbs/11a_monotone.ipynb #d58499bc
+@named
 def nsf(
     dim: int,  # Length of an event
     *,

@@ -22,6 +22,7 @@ from flowbook.core import (
     sum_event,
 )
 from .coupling import Coupling, Elementwise
+from .described import named
 from .nets import ConvNet, expect_image
 from .realnvp import Affine
 
@@ -151,6 +152,7 @@ class Split(Bijection):
         self.inner.initialize(x[..., : self.sizes[0], :, :], context)
 
 # %% ../nbs/07b_multiscale.ipynb #d897e758
+@named
 def realnvp_images(
     shape: tuple = (1, 28, 28),  # Shape (C, h, w) of an event
     *,

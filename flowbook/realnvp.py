@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .core import Base, Compose, Flow
 from .coupling import Coupling, Elementwise, alternate, choose_base, data_end
+from .described import named
 
 # %% ../nbs/07_realnvp.ipynb #14e9fef3
 def bound_constants(bound: float) -> dict:
@@ -75,6 +76,7 @@ def AffineCoupling(
     return Coupling(size, Affine(bound), net, **options)
 
 # %% ../nbs/07_realnvp.ipynb #5ace34d9
+@named
 def realnvp(
     dim: int,  # Length of an event, at least 2
     *,

@@ -139,10 +139,10 @@ def what_is_outside(x: Tensor, outside: Tensor, low, high, event_dim: int) -> st
     value, a, b = (t.expand_as(x)[where].item() for t in (x, low, high))
     n_rows = outside.flatten(x.dim() - event_dim).any(-1) if event_dim else outside
     place = where[x.dim() - event_dim :]
-    name = f', coordinate {place[0] if len(place) == 1 else place}' if place else ''
+    name = f' at coordinate {place[0] if len(place) == 1 else place}' if place else ''
     ends = [f'above {a:g}'] * math.isfinite(a) + [f'below {b:g}'] * math.isfinite(b)
     found = (
-        f'x{name}: expected numbers {" and ".join(ends)}, got {value:g}; '
+        f'x: expected numbers {" and ".join(ends)}{name}, got {value:g}; '
         f'{int(n_rows.sum())} row(s) in all'
     )
     if value not in (a, b):

@@ -357,6 +357,13 @@ class TrainingState:
             self.model.load_state_dict(self.best)
         self.model.to(home).eval()
 
+# %% ../nbs/05_train.ipynb #05de0005
+def expect_callable(**functions: Callable | None) -> None:
+    "Raise `TypeError` for what is neither None nor a function, by name."
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f'{name}: expected a function or None, got {function!r}')
+
 # %% ../nbs/05_train.ipynb #e8335ddb
 @torch.no_grad()
 def evaluate(
@@ -367,8 +374,9 @@ def evaluate(
     batch_size: int = 1000,  # Examples per pass
 ) -> Tensor:  # Loss of each example, nats, shape `(n,)`, on the CPU
     "The loss of each example, in evaluation mode; `ValueError` unless contexts match."
-    if isinstance(x, Tensor) and len(x) == 0:
+    if isinstance(x, Tensor) and x.dim() and len(x) == 0:
         return torch.zeros(0)
+    expect_callable(loss=loss)
     examples = read_examples(model, x, context, name='x')
     losses = [each for each, _ in evaluate_batches(model, examples, loss, batch_size)]
     return torch.cat(losses)
@@ -640,6 +648,7 @@ def fit(
         weight_decay=weight_decay, clip=clip, schedule=schedule, warmup=warmup,
         ema=ema, seed=seed,
     )  # fmt: skip
+    expect_callable(loss=loss, prepare=prepare)
     given = Given(data, context, weights, valid, valid_context, valid_weights, prepare)
     config = check_settings(SETTINGS, asked)
     limits = check_settings(SETTINGS, dict(patience=patience, epoch_size=epoch_size))
