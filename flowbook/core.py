@@ -203,6 +203,12 @@ def sum_event(
     return t.flatten(-event_dim).sum(-1) if event_dim else t
 
 # %% ../nbs/00_core.ipynb #e0b294b9
+def expect_shape(shape: tuple) -> None:
+    "Raise `ValueError` unless a shape consists of numbers from 1 up."
+    if any(n < 1 for n in shape):
+        raise ValueError(f'shape: expected numbers from 1 up, got {tuple(shape)}')
+
+
 def expect_event(
     x: Tensor,  # A tensor given by the user
     shape: tuple,  # The event shape it must end in
@@ -228,6 +234,7 @@ class Standardize(Bijection):
 
     def __init__(self, *shape: int, robust: bool = False):
         super().__init__()
+        expect_shape(shape)
         self.shape = shape
         self.robust = robust
         self.event_dim = len(shape)
@@ -409,6 +416,7 @@ class Base(Described, nn.Module):
 
     def __init__(self, *event_shape: int):
         super().__init__()
+        expect_shape(event_shape)
         self.event_shape = tuple(event_shape)
         self.register_buffer(
             'zero', torch.zeros(()), persistent=False

@@ -114,6 +114,7 @@ class GAN(AdversarialPair):
 
     def loss(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "The loss of the first player, nats, shape `(n,)`; log 4 when it is undecided."
+        x, context = self.read(x, context)
         return discriminator_loss(self, x, context)
 
     def rsample(

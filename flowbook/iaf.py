@@ -36,7 +36,7 @@ def iaf(
     support: tuple | list | None = None,  # `(low, high)`, or a list; see `Support`
     base: str | Base = 'normal',  # 'normal', 'logistic' or 'student', or a `Base`
     order: list | None = None,  # Order next to the data; the next layer goes back
-    tails: float | None = 4.0,  # Where `Tails` begins, in units of the data
+    tails: float | None = None,  # Where `Tails` begins, in units of the data
     whiten: bool = False,  # Begin with the correlations of the data
     reach: float | None = 8.0,  # Largest |number| that a network reads
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`

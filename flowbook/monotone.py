@@ -277,14 +277,14 @@ def nsf(
     hidden: tuple = (64, 64),  # Widths of each conditioner's hidden layers
     bins: int = 8,  # Pieces of each spline
     bound: float = 5.0,  # Where each spline ends and the identity begins
-    activation: str = 'tanh',  # 'relu', 'tanh' or 'silu'
+    activation: str = 'silu',  # 'relu', 'tanh' or 'silu'
     context_dim: int = 0,  # Length of the context, 0 for none
     standardize: bool = True,  # End in `Standardize`, which `fit` measures
     robust: bool = False,  # Units from median and quartiles
     support: tuple | list | None = None,  # `(low, high)`, or a list; see `Support`
     base: str | Base = 'normal',  # 'normal', 'logistic' or 'student', or a `Base`
     order: list | None = None,  # Order next to the data; the next layer goes back
-    tails: float | None = 4.0,  # Where `Tails` begins, in units of the data
+    tails: float | None = None,  # Where `Tails` begins, in units of the data
     whiten: bool = False,  # Begin with the correlations of the data
     reach: float | None = 8.0,  # Largest |number| that a network reads
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`

@@ -602,6 +602,7 @@ class Dequantized(Model):
         generator: torch.Generator | None = None,  # Source of the noise
     ) -> Tensor:  # `log p(x + u) − log q(u | x)` in nats, shape `(n,)`
         "One draw of the bound on the log-probability of images, Eq. (eq-variational)."
+        x = as_tensor(x).to(self.flow.like)
         expect_event(x, self.event_shape, 'x')
         expect_whole(x, self.noise.levels)
         u, log_q = self.noise.sample(x, generator)

@@ -12,7 +12,7 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 
-from .core import Bijection, expect_event, sum_event
+from .core import Bijection, expect_event, expect_shape, sum_event
 
 # %% ../nbs/04_variables.ipynb #5c69aa9c
 def push_forward(
@@ -45,6 +45,7 @@ class Exp(Bijection):
         *shape: int,  # Shape of an event
     ):
         super().__init__()
+        expect_shape(shape)
         self.shape = shape
         self.event_dim = len(shape)
 

@@ -40,7 +40,7 @@ def modules():
 MODULES = list(modules())
 ABSTRACT = {Bijection, Base, Model, Elementwise, Flow}
 BY_HAND = {'Compose', 'Invert', 'Split', 'Dequantized', 'Coupling'}
-BY_HAND |= {'AdversarialPair', 'Autoencoder'}  # halves of models
+BY_HAND |= {'AdversarialPair', 'Autoencoder', 'Networks', 'BaseAndMap', 'Ends'}
 OWN = [c for c in Described.classes.values() if c.__module__.startswith('flowbook.')]
 KINDS = [c for c in OWN if c not in ABSTRACT and c.__name__ not in BY_HAND]
 LAYERS = [c for c in KINDS if issubclass(c, Bijection)]
@@ -374,7 +374,7 @@ def check_layer(rng, layer, spoil):
         if spoil:  # what is odd may still be right
             expect(log_det.shape == y.shape[: y.dim() - len(out)], 'shape of log_det')
             return
-        given = torch.as_tensor(np.asarray(value)).to(plain.dtype)
+        given = torch.as_tensor(np.array(value)).to(plain.dtype)
         now = batch_of(value, event)
         expect(y.shape[len(y.shape) - len(out) :] == out, f'shape {tuple(y.shape)}')
         expect(log_det.shape == y.shape[: y.dim() - len(out)], 'shape of log_det')
