@@ -581,8 +581,9 @@ class Reader(nn.Module):
         if context is not None and sizes:
             context = as_tensor(context, 'context')
             keep = context.dtype == torch.float64 and self.context_units is not None
-            dtype = torch.float64 if keep else self.like.dtype
-            context = context.to(self.like.device, dtype)
+            context = context.to(
+                self.like.device, torch.float64 if keep else self.like.dtype
+            )
         expect_context(context, sizes)
         return context
 
@@ -597,10 +598,10 @@ class Reader(nn.Module):
         expect_temperature(temperature)
         shape = as_shape(shape)
         context = self.read_context(context)
-        if context is None:
-            return shape, None
-        context = context.expand(*shape, *context.shape)
-        return context.shape[:-1], context
+        if context is not None:
+            context = context.expand(*shape, *context.shape)
+            shape = tuple(context.shape[:-1])
+        return shape, context
 
 # %% ../nbs/00_core.ipynb #5373bc0a
 class Model(Described, Reader):

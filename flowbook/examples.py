@@ -228,7 +228,9 @@ class Stream:
             x, context, weights = as_batch(item, reads)
             x = check_rows(self.model, x, self.prepare)
             expect_rows('context', context, len(x))
-            if weights is not None and (weights.shape != (len(x),) or (weights < 0).any()):
+            if weights is not None and (
+                weights.shape != (len(x),) or (weights < 0).any()
+            ):
                 raise ValueError(
                     f'weights: expected {len(x)} numbers from 0 up in a batch, '
                     f'got shape {tuple(weights.shape)}'

@@ -414,10 +414,11 @@ def expect_fitting(job: Job, parts: Parts) -> None:
             f'model: {", ".join(first)} and {last} are for '
             f'{", ".join(models_with(kind="images"))}, got {job.model!r}'
         )
+    *models, last = models_with(order='free')
     if job.order == 'rows' and (entry.order != 'free' or parts.kind != 'pixels'):
         raise ValueError(
             f"order: expected 'random', or 'rows' for "
-            f'{" and ".join(models_with(order="free"))} on images, got {job.order!r}'
+            f'{", ".join(models)} and {last} on images, got {job.order!r}'
         )
     if (job.support or job.robust) and not parts.table:
         raise ValueError(f'support, robust: are for tables, got {parts.name}')
@@ -512,7 +513,8 @@ def build_vector_model(job: Job, parts: Parts) -> Model:
     options |= dict(hidden=job.hidden, activation=job.activation)
     if parts.kind == 'pixels':
         options |= dict(order=order_pixels(job, shape), **entry.for_pixels)
-    if parts.kind == 'points' and not parts.toy:
+    known = inspect.signature(entry.build).parameters
+    if parts.kind == 'points' and not parts.toy and 'whiten' in known:
         options['whiten'] = True  # a table begins with its correlations
     options |= chosen_options(job, parts)
     flow = entry.build(math.prod(shape), **options)

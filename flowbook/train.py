@@ -149,8 +149,11 @@ def first_nonfinite(
     return None
 
 # %% ../nbs/05_train.ipynb #ca226b1b
-def settle_players(model: Model, loss: Callable | None) -> list:
+def settle_players(
+    model: Model, loss: Callable | None, prepare: Callable | None = None
+) -> list:
     "Who is trained: `(name, parameters, loss)` of each, without frozen parameters."
+    expect_callable(loss=loss, prepare=prepare)
     own = model.players() if loss is None else [('model', model.parameters(), loss)]
     if next(model.parameters(), None) is None:
         raise ValueError('model: has no parameters to train')
@@ -608,6 +611,16 @@ def expect_same_data(digest: str | None, processes: Processes, sharded: bool) ->
             'or a DataLoader with a DistributedSampler'
         )
 
+# %% ../nbs/05_train.ipynb #05de0006
+def start_state(
+    model: Model, config: dict, processes: Processes, checkpoint: str | Path | None
+) -> TrainingState:
+    "A new state of training, or that of a checkpoint if it exists."
+    state = TrainingState(model, config, processes)
+    if checkpoint and Path(checkpoint).is_file():
+        state.load(checkpoint)
+    return state
+
 # %% ../nbs/05_train.ipynb #8c849745
 def fit(
     model: Model,  # What to train, in place: a flow, or any other `Model`
@@ -648,11 +661,10 @@ def fit(
         weight_decay=weight_decay, clip=clip, schedule=schedule, warmup=warmup,
         ema=ema, seed=seed,
     )  # fmt: skip
-    expect_callable(loss=loss, prepare=prepare)
     given = Given(data, context, weights, valid, valid_context, valid_weights, prepare)
     config = check_settings(SETTINGS, asked)
     limits = check_settings(SETTINGS, dict(patience=patience, epoch_size=epoch_size))
-    players = settle_players(model, loss)
+    players = settle_players(model, loss, prepare)
     target = settle_device(device)
     home = next(model.parameters()).device
     with seeded(config['seed'], target), together(target) as processes:
@@ -661,9 +673,7 @@ def fit(
         )
         expect_same_data(config['data'], processes, examples.sharded)
         begin(model.to(target), examples, processes, loss is None and not allow_ties)
-        state = TrainingState(model, config, processes)
-        if resume and checkpoint and Path(checkpoint).is_file():
-            state.load(checkpoint)
+        state = start_state(model, config, processes, checkpoint if resume else None)
         try:
             with progress_bar(state, examples, progress) as bar:
                 loop(

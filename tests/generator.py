@@ -201,7 +201,7 @@ def event_of(layer):
     if hasattr(layer, 'input_shape') and isinstance(layer, Split):
         return layer.input_shape(())
     for name in ('shape_in', 'shape'):
-        if name in own:
+        if own.get(name) or (name in own and not layer.event_dim):
             return tuple(own[name])
     if 'size' in own:
         return (own['size'],) if own.get('axis', -1) == -1 else (own['size'], 4, 4)

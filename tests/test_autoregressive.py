@@ -433,8 +433,7 @@ def test_two_batch_sizes_in_turn_keep_their_workspaces():
         for n in range(40, 60):
             layer(normal(n, 20, dtype=torch.float32))
         assert len(layer.workspaces) <= 4
-    with pytest.raises(ValueError, match='float32'):
-        layer(normal(2, 20))
+    assert layer(normal(2, 20))[0].dtype == torch.float32
 
 
 def test_bad_sizes_are_named():
@@ -450,5 +449,5 @@ def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match='context'):
         BinaryMADE(4).log_prob(torch.zeros(4), torch.zeros(2))
     for reach in (0, -1, float('nan'), 'far'):
-        with pytest.raises(ValueError, match='reach: expected a number above 0'):
+        with pytest.raises(ValueError, match='reach: expected a number'):
             maf(3, reach=reach)

@@ -320,10 +320,10 @@ def test_an_image_model_with_classes_and_learned_noise_goes_from_fit_to_sample(
 @pytest.mark.parametrize(
     'argv, message',
     [
-        (['fit', 'maf', 'banana', '--order', 'rows'], 'for maf and iaf on images'),
+        (['fit', 'maf', 'banana', '--order', 'rows'], 'for maf, iaf and nsf on images'),
         (
             ['fit', 'realnvp', 'mnist10k', '--order', 'rows'],
-            'for maf and iaf on images',
+            'for maf, iaf and nsf on images',
         ),
         (['fit', 'glow', 'banana'], 'glow is for images'),
         (['fit', 'realnvp', 'mnist10k', '--labels'], 'noise, labels and start are for'),

@@ -424,7 +424,7 @@ def test_every_pixel_costs_at_least_its_share_of_a_code():
             lambda: ActNorm(4).inverse(torch.zeros(2, 3, 4, 4)),
             'x: expected images of shape \\(..., 4, h, w\\)',
         ),
-        (lambda: InvConv1x1(4)(torch.zeros(4, 4)), 'z: expected images of shape'),
+        (lambda: InvConv1x1(4)(torch.zeros(4, 4)), 'z: expected events of 3'),
         (
             lambda: Squeeze()(torch.zeros(1, 3, 2, 2)),
             'z: expected images \\(..., 4·C, h, w\\), got \\(3, 2, 2\\)',

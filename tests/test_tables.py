@@ -355,7 +355,7 @@ def test_a_strangers_table_takes_two_commands(tmp_path, monkeypatch, capsys):
     assert run('fit', 'survey.csv', '--epochs', 1, '--batch-size', 4000) == 2
     second = proposed(capsys)
     assert run(*second, '--threads', 1) == 0
-    record = read_record('runs/realnvp-survey')
+    record = read_record('runs/nsf-survey')
     assert record['table']['names'] == [*'abcdefghijk']
-    assert run('score', 'runs/realnvp-survey', 'survey.csv', '--top', 2) == 0
+    assert run('score', 'runs/nsf-survey', 'survey.csv', '--top', 2) == 0
     assert 'median' in capsys.readouterr().out
