@@ -568,9 +568,8 @@ class Reader(nn.Module):
         x = as_tensor(x, name)
         if len(event) == 3 and not self.discrete:
             expect_noise(x, name)
-        like = self.like
         double = self.wide and name == 'x' and x.dtype != torch.float32
-        x = x.to(like.device, torch.float64 if double else like.dtype)
+        x = x.to(self.like.device, torch.float64) if double else x.to(self.like)
         expect_event(x, event, name)
         context = self.read_context(context)
         return (x, None) if context is None else share_batch(x, context, event, name)
@@ -581,9 +580,8 @@ class Reader(nn.Module):
         if context is not None and sizes:
             context = as_tensor(context, 'context')
             keep = context.dtype == torch.float64 and self.context_units is not None
-            context = context.to(
-                self.like.device, torch.float64 if keep else self.like.dtype
-            )
+            dtype = torch.float64 if keep else self.like.dtype
+            context = context.to(self.like.device, dtype)
         expect_context(context, sizes)
         return context
 

@@ -657,9 +657,8 @@ def fit(
     Afterwards the model holds the weights of the best validation loss, in evaluation
     mode, where it was. `ValueError` for arguments out of range, `Diverged` on NaN."""
     asked = dict(
-        epochs=epochs, batch_size=batch_size, lr=lr, betas=betas,
-        weight_decay=weight_decay, clip=clip, schedule=schedule, warmup=warmup,
-        ema=ema, seed=seed,
+        epochs=epochs, batch_size=batch_size, lr=lr, betas=betas, clip=clip, ema=ema,
+        weight_decay=weight_decay, schedule=schedule, warmup=warmup, seed=seed,
     )  # fmt: skip
     given = Given(data, context, weights, valid, valid_context, valid_weights, prepare)
     config = check_settings(SETTINGS, asked)
