@@ -54,7 +54,7 @@ class Autoregressive(Bijection):
 
     def params(self, x: Tensor, bias: Tensor | None) -> Tensor:
         "Parameters `(..., dim, n_params)` of coordinates in generation order."
-        return self.net.outputs(within(x, self.reach), bias)  # Eq. (eq-reach)
+        return self.net.outputs(within(x, self.reach), bias)  # Eq. (eq-maf-reach)
 
     def inverse(self, x: Tensor, context: Tensor | None = None):
         "The normalising direction, Eq. (eq-maf-inverse), in one pass."

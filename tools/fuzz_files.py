@@ -359,7 +359,10 @@ def whole(model, path):
     save(model, path.with_name('again'))
     again, _, _ = take_apart(path.with_name('again').read_bytes())
     then, _, _ = take_apart(path.read_bytes())
-    count = [sum(math.prod(t['shape']) for t in h.values()) for h in (then, again)]
+    count = [
+        sum(math.prod(t['shape']) for k, t in h.items() if 'context_units' not in k)
+        for h in (then, again)
+    ]  # files of earlier formats have no units of contexts
     return count[0] == count[1]
 
 
