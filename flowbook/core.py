@@ -424,7 +424,8 @@ class Base(Described, nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         "Log-density in nats, `(...)`, of points `(..., *event_shape)`; Eq. (eq-base)."
-        z = as_numbers(z, self.zero, 'z')
+        z = as_tensor(z, 'z')
+        z = z if z.is_floating_point() else z.to(self.zero)
         expect_event(z, self.event_shape, 'z')
         return sum_event(self.log_density(z), len(self.event_shape))
 
