@@ -9,6 +9,7 @@ __all__ = ['Ensemble', 'pit', 'quantiles', 'coverage']
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class Ensemble(Model):
     def wide(self) -> bool:
         return any(f.wide for f in self.flows)
 
-    def read_context(self, context) -> Tensor | None:
+    def read_context(self, context: Any) -> Tensor | None:
         return self.flows[0].read_context(context)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -116,7 +117,7 @@ def base_quantile(base: Base, level: Tensor) -> Tensor:
     return solve(lambda w: base_cdf(base, w.sinh()), level, -end, end).sinh()
 
 # %% ../../nbs/14_regression.ipynb #14c00012
-def flows_of(model: Model, context) -> list[Flow]:
+def flows_of(model: Model, context: Any) -> list[Flow]:
     "The flows that a density of one number mixes; `ValueError` if it is another model."
     flows = list(model.flows) if isinstance(model, Ensemble) else [model]
     shape = tuple(model.event_shape)
@@ -135,14 +136,15 @@ def expect_rising(flow: Flow, context: Tensor | None) -> None:
     "Raise `ValueError` if the map of a flow falls, at the first of the contexts."
     ends = torch.tensor([[-1.0], [1.0]]).to(flow.like)
     if context is not None:
-        context = flow.in_units(context.reshape(-1, context.shape[-1])[:1])
-        ends = ends[:, None].expand(2, len(context), 1)
+        first = context.reshape(-1, context.shape[-1])[:1]
+        context = flow.in_units(first)
+        ends = ends[:, None].expand(2, len(first), 1)
     low, high = flow.bijection(ends, context)[0]
     if not (low < high).all():
         raise ValueError('model: expected a map that rises, got one that falls')
 
 
-def read_levels(levels) -> Tensor:
+def read_levels(levels: Any) -> Tensor:
     "Levels as a vector in double precision; `ValueError` unless between 0 and 1."
     levels = as_tensor(levels, 'levels').double().reshape(-1)
     if not ((levels > 0) & (levels < 1)).all():
@@ -153,8 +155,8 @@ def read_levels(levels) -> Tensor:
 @torch.no_grad()
 def pit(
     model: Flow | Ensemble,  # A density of one number
-    y,  # Values found, shape `(..., 1)`, in any container
-    context=None,  # What they are conditioned on, shape `(..., C)`
+    y: Any,  # Values found, shape `(..., 1)`, in any container
+    context: Any = None,  # What they are conditioned on, shape `(..., C)`
 ) -> Tensor:  # `F(y|x)` in double precision, shape `(...)`
     "The share expected at or below each `y`, Eq. (eq-pit): its probability integral."
     each = []
@@ -169,7 +171,7 @@ def pit(
     return torch.stack(each).mean(0)
 
 # %% ../../nbs/14_regression.ipynb #14c00014
-def flow_quantiles(flow: Flow, levels: Tensor, context) -> Tensor:
+def flow_quantiles(flow: Flow, levels: Tensor, context: Any) -> Tensor:
     "Quantiles of one flow, shape `(..., L)`."
     z = base_quantile(flow.base, levels.to(flow.like.device)).to(flow.like)[:, None]
     c = flow.in_units(flow.read_context(context))
@@ -183,8 +185,8 @@ def flow_quantiles(flow: Flow, levels: Tensor, context) -> Tensor:
 @torch.no_grad()
 def quantiles(
     model: Flow | Ensemble,  # A density of one number
-    levels,  # Shares below, `L` numbers between 0 and 1
-    context=None,  # What it is conditioned on, shape `(..., C)`
+    levels: Any,  # Shares below, `L` numbers between 0 and 1
+    context: Any = None,  # What it is conditioned on, shape `(..., C)`
 ) -> Tensor:  # Values in double precision, shape `(..., L)`
     "The values below which given shares are expected, Eq. (eq-quantile)."
     levels = read_levels(levels)
@@ -200,7 +202,7 @@ def quantiles(
 # %% ../../nbs/14_regression.ipynb #14c0001d
 def coverage(
     u: Tensor,  # Integrals of the rows, from `pit`, shape `(n,)`
-    levels,  # What central intervals promise, `L` numbers between 0 and 1
+    levels: Any,  # What central intervals promise, `L` numbers between 0 and 1
 ) -> Tensor:  # What they hold, shape `(L,)`
     "The share of rows inside central intervals, left half of Eq. (eq-coverage)."
     levels = read_levels(levels)
