@@ -513,9 +513,6 @@ def build_vector_model(job: Job, parts: Parts) -> Model:
     options |= dict(hidden=job.hidden, activation=job.activation)
     if parts.kind == 'pixels':
         options |= dict(order=order_pixels(job, shape), **entry.for_pixels)
-    known = inspect.signature(entry.build).parameters
-    if parts.kind == 'points' and not parts.toy and 'whiten' in known:
-        options['whiten'] = True  # a table begins with its correlations
     options |= chosen_options(job, parts)
     flow = entry.build(math.prod(shape), **options)
     if parts.kind == 'pixels':
