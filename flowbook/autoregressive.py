@@ -274,7 +274,7 @@ def maf(
     if layers < 1:
         raise ValueError(f'layers: expected at least 1, got {layers}')
     if dim == 1:
-        warnings.warn(ONE_COORDINATE, UserWarning, stacklevel=2)
+        warnings.warn(ONE_COORDINATE, UserWarning, stacklevel=3)
     order = list(range(dim)) if order is None else list(order)
     options = dict(hidden=hidden, activation=activation, context_dim=context_dim)
     stack = []
