@@ -338,8 +338,8 @@ def table_lines(recipe: dict | None) -> list[str]:
 # %% ../nbs/81_cli.ipynb #81f1a605
 START = '''start here:
   flowbook fit my.csv                   learn the density of your own table, one example per row
-  flowbook score runs/realnvp-my new.csv --top 10     log-likelihoods, the least likely rows
-  flowbook sample runs/realnvp-my --n 1000 --out like-my.csv
+  flowbook score runs/nsf-my new.csv --top 10     log-likelihoods, the least likely rows
+  flowbook sample runs/nsf-my --n 1000 --out like-my.csv
   flowbook fit realnvp mnist10k         learn real handwritten digits, about a minute on two cores
   flowbook fit realnvp banana           learn a 2-D density whose entropy is known
   flowbook sample runs/realnvp-mnist10k --out digits.png'''

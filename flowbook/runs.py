@@ -777,7 +777,7 @@ def prepare(
 
 def default_folder(
     job: Job,  # After `settle`
-) -> Path:  # Such as `runs/realnvp-my` for my.csv.gz
+) -> Path:  # Such as `runs/nsf-my` for my.csv.gz
     "Where a run goes if nothing is said."
     name = Path(job.data).name
     return Path('runs') / f'{job.model}-{name.split(".")[0] or name}'
