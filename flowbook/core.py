@@ -388,6 +388,8 @@ class Permute(Bijection):
     def __init__(self, order: list):
         super().__init__()
         self.order = [int(i) for i in order]
+        if not self.order:
+            raise ValueError('order: expected at least one coordinate, got none')
         if sorted(self.order) != list(range(len(self.order))):
             raise ValueError(
                 f'order: expected each of 0…{len(self.order) - 1} once, got {self.order[:8]}…'

@@ -39,7 +39,7 @@ def check_rows(
             f'{name}: {x.dtype} values have no density; '
             'pass prepare=dequantize for images, or floats'
         )
-    shown = prepare(x[:1]) if prepare else x[:1]
+    shown = prepare_first(x, prepare)
     if tuple(shown.shape[1:]) != tuple(model.event_shape):
         wanted = ', '.join(map(str, model.event_shape))
         raise ValueError(f'{name}: expected shape (n, {wanted}), got {tuple(x.shape)}')
@@ -55,6 +55,14 @@ def expect_finite_rows(x: Tensor, name: str) -> None:
         f'{name}: row {bad[0].item()} holds NaN or infinity, as do {len(bad)} rows '
         'in all; remove or impute such rows first'
     )
+
+
+def prepare_first(x: Tensor, prepare: Callable | None) -> Tensor:
+    "The first example, prepared; `ValueError` if `prepare` cannot do it."
+    try:
+        return prepare(x[:1]) if prepare else x[:1]
+    except RuntimeError as e:
+        raise ValueError(f'prepare: fails on the first example: {e}') from e
 
 # %% ../nbs/88_examples.ipynb #57d39515
 def expect_rows(name: str, values: Tensor | None, n: int) -> None:
@@ -302,7 +310,7 @@ def read_examples(
         if unfit:
             raise ValueError(f'{unfit[0]}: comes with the batches of a DataLoader')
         return Stream(data, model, prepare)
-    if callable(data):
+    if callable(data) and not isinstance(data, type):
         if unfit:
             raise ValueError(
                 f'{unfit[0]}: cannot go with a function that draws fresh data; '

@@ -77,6 +77,7 @@ class MLP(Described, nn.Module):
         zero: bool = True,  # Whether the last layer starts at zero
     ):
         super().__init__()
+        expect_sizes(numbers_read=n_in + context_dim, context_dim=context_dim)
         self.context_dim = context_dim
         self.n_out = (n_out,) if isinstance(n_out, int) else tuple(n_out)
         layers: list = []
@@ -167,6 +168,7 @@ class ConvNet(Described, nn.Module):
         context_dim: int = 0,  # Channels of the context, 0 for none
     ):
         super().__init__()
+        expect_sizes(n_in=n_in, width=width, context_dim=context_dim)
         self.n_out = tuple(n_out)
         self.context_dim = context_dim
         self.act = make_activation(activation)

@@ -604,6 +604,8 @@ class Dequantized(Model):
         "One draw of the bound on the log-probability of images, Eq. (eq-variational)."
         x = as_tensor(x).to(self.flow.like)
         expect_event(x, self.event_shape, 'x')
+        if x.dim() != 4:
+            raise ValueError(f'x: expected images (n, C, h, w), got {tuple(x.shape)}')
         expect_whole(x, self.noise.levels)
         u, log_q = self.noise.sample(x, generator)
         noisy = torch.minimum(x + u, torch.nextafter(x + 1, x))  # as in dequantize

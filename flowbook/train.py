@@ -364,7 +364,7 @@ class TrainingState:
 def expect_callable(**functions: Callable | None) -> None:
     "Raise `TypeError` for what is neither None nor a function, by name."
     for name, function in functions.items():
-        if function is not None and not callable(function):
+        if isinstance(function, type) or not (function is None or callable(function)):
             raise TypeError(f'{name}: expected a function or None, got {function!r}')
 
 # %% ../nbs/05_train.ipynb #e8335ddb

@@ -212,7 +212,8 @@ def event_of(layer):
     if 'order' in own:
         return (len(own['order']),)
     if hasattr(layer, 'layer'):
-        return layer.output_shape(event_of(layer.layer)) or (2,)
+        shape = layer.output_shape(event_of(layer.layer))
+        return shape if shape or not layer.event_dim else (2,)
     if hasattr(layer, 'layers'):
         return event_of(layer.layers[0])
     return (4, 2, 2) if layer.event_dim == 3 else (3,) * layer.event_dim
@@ -285,11 +286,11 @@ def container(rng, x):
         lambda: x.double(),
         lambda: x.numpy(),
         lambda: x.double().numpy(),
-        lambda: x.tolist(),
         lambda: x.half(),
-        lambda: x.clone().requires_grad_(),
         lambda: x.numpy()[::-1] if x.dim() else x.numpy(),
         lambda: x.flip(0) if x.dim() else x,
+        lambda: x.clone().requires_grad_(),
+        lambda: x.tolist(),
         lambda: x.movedim(0, -1).contiguous().movedim(-1, 0) if x.dim() else x,
         lambda: pandas.DataFrame(x.numpy()) if x.dim() == 2 else x.tolist(),
         lambda: x.round().long(),
@@ -297,6 +298,8 @@ def container(rng, x):
         lambda: x > 0,
         lambda: tuple(x.tolist()) if x.dim() else x.item(),
     ]
+    if not x.numel():  # a list of nothing has no width
+        ways = ways[:10]
     return rng.choice(ways)()
 
 
