@@ -10,15 +10,16 @@ so that a run can be cut off and go on."""
 
 import argparse
 import itertools
-import json
 import math
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from rows import collect
 from torch.distributions import Normal, StudentT
 
 from flowbook.autoregressive import maf
@@ -265,15 +266,10 @@ def main():
     parser.add_argument('--budget', type=float, default=60.0)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = json.loads(args.out.read_text())['rows'] if args.out.exists() else []
-    done = {(r['law'], r['model'], r['seed']) for r in rows}
-    jobs = itertools.product(range(args.seeds), args.laws, args.models)
-    for seed, law, model in jobs:
-        if (law, model, seed) in done:
-            continue
-        rows.append(measure(law, model, seed, args.budget))
-        print(json.dumps(rows[-1]), flush=True)
-        text = dict(
+    jobs = itertools.product(args.laws, args.models, range(args.seeds))
+
+    def describe(rows):
+        return dict(
             unit='nats',
             train=TRAIN,
             valid=VALID,
@@ -284,7 +280,10 @@ def main():
             summary=summary(rows),
             rows=rows,
         )
-        args.out.write_text(json.dumps(text, indent=1) + '\n')
+
+    measure_job = partial(measure, budget=args.budget)
+    by_seed = sorted(jobs, key=lambda job: job[2])
+    collect(args.out, ('law', 'model', 'seed'), by_seed, measure_job, describe)
 
 
 if __name__ == '__main__':

@@ -11,7 +11,6 @@ that exist are kept, so that a run can be cut off and go on."""
 
 import argparse
 import itertools
-import json
 import math
 import statistics
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rows import collect
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -247,16 +247,10 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     check_densities()
-    rows = json.loads(args.out.read_text())['rows'] if args.out.exists() else []
-    done = {(r['set'], r['model'], r['seed']) for r in rows}
-    for seed, name, model in itertools.product(
-        range(args.seeds), args.sets, args.models
-    ):
-        if (name, model, seed) in done:
-            continue
-        rows.append(measure(name, model, seed))
-        print(json.dumps(rows[-1]), flush=True)
-        text = dict(
+    jobs = itertools.product(args.sets, args.models, range(args.seeds))
+
+    def describe(rows):
+        return dict(
             unit='nats',
             samples=SAMPLES,
             batch_size=BATCH,
@@ -265,7 +259,9 @@ def main():
             summary=summary(rows),
             rows=rows,
         )
-        args.out.write_text(json.dumps(text, indent=1) + '\n')
+
+    by_seed = sorted(jobs, key=lambda job: job[2])
+    collect(args.out, ('set', 'model', 'seed'), by_seed, measure, describe)
 
 
 if __name__ == '__main__':

@@ -10,12 +10,13 @@ deviation of each column, so that a unit matters to none."""
 
 import argparse
 import itertools
-import json
 import statistics
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
+from rows import collect
 from sklearn import datasets
 from sklearn.covariance import LedoitWolf
 from torch.distributions import MultivariateNormal
@@ -125,14 +126,13 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings('ignore', category=FutureWarning)
-    rows = json.loads(args.out.read_text())['rows'] if args.out.exists() else []
-    done = {(r['table'], r['model']) for r in rows}
-    for table, model in itertools.product(args.tables, args.models):
-        if (table, model) not in done:
-            rows.append(measure(table, model, args.folds))
-            print(json.dumps(rows[-1]), flush=True)
-            text = dict(unit='nats', run=RUN, hardware=hardware(), rows=rows)
-            args.out.write_text(json.dumps(text, indent=1) + '\n')
+    jobs = itertools.product(args.tables, args.models)
+
+    def describe(rows):
+        return dict(unit='nats', run=RUN, hardware=hardware(), rows=rows)
+
+    measure_job = partial(measure, folds=args.folds)
+    collect(args.out, ('table', 'model'), jobs, measure_job, describe)
 
 
 if __name__ == '__main__':

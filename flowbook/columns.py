@@ -8,6 +8,7 @@ __all__ = ['Fault', 'find_faults', 'expect_density', 'spread']
 # %% ../nbs/94_columns.ipynb #b3072d56
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from torch import Tensor
 class Fault:
     "Columns without a density, and why."
 
-    kind: str  # 'constant', 'values', 'point' or 'dependent'
+    kind: str  # 'constant', 'values' or 'dependent'
     columns: tuple  # their numbers, from 0
     text: str  # what is wrong, in words that follow the names of the columns
     step: float | None = None  # distance of neighbouring values on a lattice
@@ -27,33 +28,45 @@ def count_values(column: Tensor) -> tuple[Tensor, Tensor]:
     return torch.unique(column, sorted=True, return_counts=True)
 
 
-def lattice_step(values: Tensor) -> float | None:
-    "The step of the lattice on which sorted `values` lie; None if they lie on none."
-    gaps = values.diff()
-    step = gaps.min()
-    steps = gaps / step
-    on_it = (steps - steps.round()).abs().max() < 1e-3 * steps.max().clamp(1, 100)
-    return step.item() if on_it and steps.max() < 1e6 else None
+def step_of(column: Tensor) -> float | None:
+    "The largest step whose multiples, from the least value, are all the values."
+    distinct = count_values(column)[0].double().numpy()
+    if len(distinct) < 2:
+        return None
+    for digits in range(7):
+        scaled = (distinct - distinct[0]) * 10**digits
+        whole = np.rint(scaled)
+        if whole[-1] < 2**53 and np.abs(scaled - whole).max() < 1e-4:
+            return float(np.gcd.reduce(whole.astype(np.int64))) / 10**digits
+    step = np.diff(distinct).min()
+    counted = (distinct - distinct[0]) / step
+    return float(step) if np.abs(counted - np.rint(counted)).max() < 1e-3 else None
+
+# %% ../nbs/94_columns.ipynb #94c00001
+def ties_of(column: Tensor) -> str | None:
+    "How many rows share too few values; None if a column may have a density."
+    values, counts = count_values(column)
+    n = len(column)
+    each = n / len(values)
+    if each >= 5 or (len(values) <= 20 and each >= 2):
+        return f'{len(values):,} values in {n:,} rows'
+    most = counts.max().item()
+    usual = counts.double().quantile(0.9).item()
+    if most >= 10 and most > n / 20 and most >= 4 * usual:
+        return f'{values[counts.argmax()].item():g} in {most:,} of {n:,} rows'
+    return None
 
 
 def fault_of_column(index: int, column: Tensor) -> Fault | None:
     "What keeps a single column from having a density; None if nothing does."
-    values, counts = count_values(column)
-    n = len(column)
-    if len(values) == 1:
+    if column.min() == column.max():
         return Fault('constant', (index,), 'never varies')
-    step = lattice_step(values)
-    each = n / len(values)
-    if each >= 5 or (len(values) <= 20 and each >= 2):
-        on = '' if step is None else f', {step:.6g} apart'
-        return Fault('values', (index,), f'holds {len(values)} values{on}', step)
-    most = counts.max().item()
-    usual = counts.double().quantile(0.9).item()
-    if most >= 10 and most > n / 20 and most >= 4 * usual:
-        value = values[counts.argmax()].item()
-        text = f'is {value:.6g} in {most / n:.0%} of the rows'
-        return Fault('point', (index,), text)
-    return None
+    ties = ties_of(column)
+    if ties is None:
+        return None
+    step = step_of(column)
+    on = '' if step is None else f', {step:.6g} apart'
+    return Fault('values', (index,), f'holds {ties}{on}', step)
 
 # %% ../nbs/94_columns.ipynb #f97d9da1
 def dependent_columns(x: Tensor, candidates: list, eps: float) -> list[tuple]:
@@ -123,9 +136,7 @@ def spread(
     "Spread whole-numbered columns over their steps; `ValueError` if one has no step."
     x = x.double().clone()
     for i, column in enumerate(columns):
-        step = (
-            lattice_step(count_values(x[:, column])[0]) if steps is None else steps[i]
-        )
+        step = step_of(x[:, column]) if steps is None else steps[i]
         if step is None:
             raise ValueError(
                 f'columns: the values of column {column} lie on no lattice; drop it'

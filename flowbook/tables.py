@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .columns import step_of, ties_of
 from .settings import Checked, Choice, Flag, Number, Text, setting
 
 # %% ../nbs/93_tables.ipynb #3afa4cae
@@ -1136,34 +1137,6 @@ def fill_gaps(
     keep = np.isfinite(values).all(1).nonzero()[0]
     return values[keep], keep
 
-# %% ../nbs/93_tables.ipynb #d41c91b5
-def step_of(values: np.ndarray) -> float | None:
-    "The largest step whose multiples, from the least value, are all the values."
-    distinct = np.unique(values)
-    if len(distinct) < 2:
-        return None
-    for digits in range(7):
-        scaled = (distinct - distinct[0]) * 10**digits
-        whole = np.rint(scaled)
-        if whole[-1] < 2**53 and np.abs(scaled - whole).max() < 1e-4:
-            return float(np.gcd.reduce(whole.astype(np.int64))) / 10**digits
-    step = np.diff(distinct).min()
-    counted = (distinct - distinct[0]) / step
-    return float(step) if np.abs(counted - np.rint(counted)).max() < 1e-3 else None
-
-
-def few_values(values: np.ndarray) -> str | None:
-    "Why a column has no density by its values alone; None if it may have one."
-    distinct, often = np.unique(values, return_counts=True)
-    n = len(values)
-    each = n / len(distinct)
-    if each >= 5 or (len(distinct) <= 20 and each >= 2):
-        return f'{len(distinct):,} values in {n:,} rows'
-    if often.max() >= 10 and often.max() > 0.05 * n:
-        value = distinct[often.argmax()]
-        return f'{value:g} in {often.max():,} of {n:,} rows'
-    return None
-
 # %% ../nbs/93_tables.ipynb #c598b1e7
 def dependent(values: np.ndarray) -> list[int]:
     "The columns that are linear functions of those before them, by elimination."
@@ -1222,10 +1195,10 @@ def ask_about_ties(
     lost: dict = {}
     for j in rest:
         name = names[j]
-        reason = None if j in settled else few_values(columns[j])
+        reason = None if j in settled else ties_of(torch.from_numpy(columns[j]))
         if reason is None:
             continue
-        step = step_of(columns[j])
+        step = step_of(torch.from_numpy(columns[j]))
         points = math.inf if step is None else np.ptp(columns[j]) / step
         if points > 20 * len(np.unique(columns[j])):
             lost[name] = f'{name} ({reason})'
@@ -1447,7 +1420,7 @@ def settle_lattice(columns: list, names: list, ask: Questions) -> dict:
     found = {}
     for j in pick(names, ask.options.dequantize, 'dequantize'):
         present = columns[j][np.isfinite(columns[j])]
-        step = step_of(present)
+        step = step_of(torch.from_numpy(present))
         if step is None:
             raise ValueError(
                 f'dequantize: {names[j]} has no steps to spread over; '

@@ -1,5 +1,6 @@
 "Several processes do what one does, and say so when one of them is gone."
 
+import json
 import os
 import subprocess
 import sys
@@ -161,3 +162,23 @@ def test_a_killed_process_ends_the_run_in_words_and_it_resumes(tmp_path):
 def test_processes_with_different_data_are_refused(tmp_path):
     code, errors = run(tmp_path, 2, 'other', 'other.safetensors')
     assert code != 0 and 'data: the processes hold different data' in errors
+
+
+def test_the_shell_shares_a_run(tmp_path):
+    x = 5 + 2 * torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    lines = ['a,b', *(f'{a:.5f},{b:.5f}' for a, b in x.tolist())]
+    (tmp_path / 'my.csv').write_text('\n'.join(lines))
+    job = ['fit', 'my.csv', '--epochs', '2', '--hidden', '16', '--out']
+    env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    launcher = '-m torch.distributed.run --standalone --nproc-per-node 2'.split()
+    records = []
+    for name, words in [('one', []), ('two', launcher)]:
+        command = [sys.executable, *words, '-m', 'flowbook.cli', *job, name]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count('record:') == 1, 'one process speaks'
+        records.append(json.loads((tmp_path / name / 'run.json').read_text()))
+    one, two = (torch.tensor(r['history']['valid']) for r in records)
+    assert torch.allclose(one, two, atol=1e-5)
