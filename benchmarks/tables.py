@@ -78,9 +78,8 @@ def flow(build):
 MODELS = {
     'Gaussian': gaussian,
     'Gaussian, shrunken': shrunken,
-    'flowbook nsf': flow(lambda dim: nsf(dim, whiten=True)),
-    'flowbook maf': flow(lambda dim: maf(dim, whiten=True)),
-    'flowbook nsf, without whiten': flow(nsf),
+    'flowbook nsf': flow(nsf),
+    'flowbook maf': flow(maf),
 }
 
 

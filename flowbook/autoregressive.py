@@ -265,7 +265,6 @@ def maf(
     base: str | Base = 'normal',  # 'normal', 'logistic' or 'student', or a `Base`
     order: list | None = None,  # Order next to the data; the next layer goes back
     tails: float | None = None,  # Where `Tails` begins, in units of the data
-    whiten: bool = False,  # Begin with the correlations of the data
     reach: float | None = 8.0,  # Largest |number| that a network reads
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     """Make a masked autoregressive flow (Papamakarios et al. 2017).
@@ -284,6 +283,6 @@ def maf(
         stack.append(layer)
     end = data_end(
         dim, standardize, None,
-        support=support, robust=robust, tails=tails, whiten=whiten,
+        support=support, robust=robust, tails=tails,
     )  # fmt: skip
     return Flow(choose_base(base, dim), Compose(*stack, *end))

@@ -24,7 +24,7 @@ from flowbook.core import (
 )
 from .described import Described, named
 from .nets import MLP, ConvNet, expect_image
-from .support import StudentT, Support, Tails, Whiten, read_support
+from .support import StudentT, Support, Tails, read_support
 
 # %% ../nbs/06_coupling.ipynb #2e38d2fe
 class Elementwise(Described):
@@ -193,7 +193,6 @@ def data_end(
     support: tuple | list | None = None,  # Where x lives, see `Support`
     robust: bool = False,  # Median and quartiles instead of mean and deviation
     tails: float | None = None,  # Where `Tails` begins, in units of the data
-    whiten: bool = False,  # Begin with the correlations of the data
 ) -> list:  # Layers to put at the data end of a flow, perhaps none
     "What stands between a stack of layers and the data: an order, units, a support."
     layers: list = []
@@ -204,8 +203,6 @@ def data_end(
                 f'got {len(order)}'
             )
         layers.append(Invert(Permute([int(i) for i in order])))
-    if standardize and whiten and dim > 1:
-        layers.append(Whiten(dim))
     if standardize and tails is not None:
         layers.append(Tails(tails))
     if standardize:
@@ -257,7 +254,6 @@ def nice(
     support: tuple | list | None = None,  # `(low, high)`, or a list; see `Support`
     order: list | None = None,  # Coordinates of x, those of the first half first
     tails: float | None = 4.0,  # Where `Tails` begins, in units of the data
-    whiten: bool = False,  # Begin with the correlations of the data
     reach: float | None = 8.0,  # Largest |number| that a network reads, Eq. (eq-reach)
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     "NICE (Dinh et al. 2014): additive couplings whose halves alternate."
@@ -267,6 +263,6 @@ def nice(
         stack.insert(0, DiagScale(dim))
     end = data_end(
         dim, standardize, order,
-        support=support, robust=robust, tails=tails, whiten=whiten,
+        support=support, robust=robust, tails=tails,
     )  # fmt: skip
     return Flow(choose_base(base, dim), Compose(*stack, *end))

@@ -37,7 +37,6 @@ def iaf(
     base: str | Base = 'normal',  # 'normal', 'logistic' or 'student', or a `Base`
     order: list | None = None,  # Order next to the data; the next layer goes back
     tails: float | None = None,  # Where `Tails` begins, in units of the data
-    whiten: bool = False,  # Begin with the correlations of the data
     reach: float | None = 8.0,  # Largest |number| that a network reads
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     """Make an inverse autoregressive flow (Kingma et al. 2016), Eq. (eq-iaf).
@@ -57,7 +56,6 @@ def iaf(
         base=base,
         order=order,
         tails=tails,
-        whiten=whiten,
         reach=reach,
     )
     stack = []

@@ -285,7 +285,6 @@ def nsf(
     base: str | Base = 'normal',  # 'normal', 'logistic' or 'student', or a `Base`
     order: list | None = None,  # Order next to the data; the next layer goes back
     tails: float | None = None,  # Where `Tails` begins, in units of the data
-    whiten: bool = False,  # Begin with the correlations of the data
     reach: float | None = 8.0,  # Largest |number| that a network reads
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     """Make a neural spline flow (Durkan et al. 2019): each map a spline, scaled and shifted.
@@ -305,6 +304,6 @@ def nsf(
     ]
     end = data_end(
         dim, standardize, order if kind == 'coupling' else None,
-        support=support, robust=robust, tails=tails, whiten=whiten,
+        support=support, robust=robust, tails=tails,
     )  # fmt: skip
     return Flow(choose_base(base, dim), Compose(*stack, *end))

@@ -91,7 +91,6 @@ def realnvp(
     base: str | Base = 'normal',  # 'normal', 'logistic' or 'student', or a `Base`
     order: list | None = None,  # Coordinates of x, those of the first half first
     tails: float | None = 4.0,  # Where `Tails` begins, in units of the data
-    whiten: bool = False,  # Begin with the correlations of the data
     reach: float | None = 8.0,  # Largest |number| that a network reads, Eq. (eq-reach)
 ) -> Flow:  # Flow over vectors of shape `(..., dim)`
     "RealNVP on vectors (Dinh et al. 2017): affine couplings whose halves alternate."
@@ -99,6 +98,6 @@ def realnvp(
     stack = alternate(layers, dim, Affine(bound), options | dict(reach=reach))
     end = data_end(
         dim, standardize, order,
-        support=support, robust=robust, tails=tails, whiten=whiten,
+        support=support, robust=robust, tails=tails,
     )  # fmt: skip
     return Flow(choose_base(base, dim), Compose(*stack, *end))
