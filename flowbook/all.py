@@ -37,6 +37,7 @@ from .iaf import iaf
 from .made import MADE, BinaryMADE
 from .monotone import LogisticMixture, RationalQuadratic, nsf
 from .multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
+from .pixelflow import pixelflow
 from .realnvp import Affine, AffineCoupling, realnvp
 from .support import Interval, Positive, StudentT
 from .vae import VAE
@@ -47,7 +48,7 @@ __all__ += [
     'BinaryMADE', 'CheckerboardCoupling', 'Coupling', 'DiagScale', 'Elementwise',
     'Exp', 'GAN', 'Interval', 'InvConv1x1', 'LogisticMixture', 'MADE',
     'Positive', 'RationalQuadratic', 'Split', 'Squeeze', 'StudentT', 'VAE', 'glow',
-    'iaf', 'maf', 'nice', 'nsf', 'realnvp', 'realnvp_images',
+    'iaf', 'maf', 'nice', 'nsf', 'pixelflow', 'realnvp', 'realnvp_images',
 ]  # fmt: skip
 
 # %% ../nbs/99_all.ipynb #a11c0021

@@ -37,6 +37,7 @@ from .iaf import iaf
 from .monotone import nsf
 from .multiscale import realnvp_images
 from .parallel import together
+from .pixelflow import pixelflow
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
@@ -234,6 +235,8 @@ class Entry:
     build: Callable  # `build(dim, …)` for vectors, `build(shape, …)` for images
     kind: str = 'vectors'  # what the model sees: 'vectors' or 'images'
     layers: tuple = ('layers',)  # arguments of `build` that `Job.layers` sets
+    preset: str | None = None  # of its own, see `PRESETS`
+    takes: tuple | None = None  # which settings of images it has; None for all
     order: str = 'checkerboard'  # of pixels; 'free' if `Job.order` chooses it
     for_pixels: dict = field(default_factory=dict)  # arguments of `build` on pixels
     defaults: dict = field(default_factory=dict)  # by name of a preset, see `PRESETS`
@@ -254,6 +257,9 @@ MODELS = {
     'glow': Entry(
         glow, 'images', layers=('steps',), defaults={'images': {'layers': 8}}
     ),
+    'pixelflow': Entry(
+        pixelflow, 'images', ('blocks',), preset='levels', takes=('labels', 'start')
+    ),
 }
 
 
@@ -262,7 +268,7 @@ DEFAULT_TABLE_MODEL = 'nsf'  # when none is named
 
 def default_model(parts: Parts) -> str:
     "The model for data that come without one."
-    return 'realnvp' if parts.kind == 'pixels' else DEFAULT_TABLE_MODEL
+    return 'pixelflow' if parts.kind == 'pixels' else DEFAULT_TABLE_MODEL
 
 
 def models_with(**facts) -> list[str]:
@@ -279,6 +285,10 @@ PRESETS: dict[str, dict] = {
         layers=3, hidden=[64], activation='relu', scales=2, blocks=0,
         epochs=10, batch_size=64, lr=2e-3, warmup=50, ema=0.995,
     ),
+    'levels': dict(  # flows on whole levels, one pixel at a time
+        layers=4, hidden=[48, 192], activation='silu', betas=[0.9, 0.99],
+        epochs=3, batch_size=16, lr=2.5e-3, warmup=50, ema=0.998,
+    ),
     'pixels': dict(  # images as vectors
         layers=5, hidden=[256, 256], activation='silu',
         epochs=20, batch_size=64, lr=1e-3, warmup=0, ema=0.995,
@@ -294,6 +304,7 @@ PRESETS: dict[str, dict] = {
 }  # fmt: skip
 MANY: dict[str, dict] = {  # what differs for more than 20,000 images
     'images': dict(epochs=30, warmup=500, ema=0.999),
+    'levels': dict(epochs=4, warmup=400),
     'pixels': dict(epochs=50, batch_size=128, ema=0.999),
 }
 
@@ -302,12 +313,13 @@ def choose_settings(model: str, parts: Parts) -> dict:
     "Choose settings by the kind of model and data and by their size."
     entry = MODELS[model]
     if parts.kind == 'pixels':
-        preset = 'images' if entry.kind == 'images' else 'pixels'
+        preset = entry.preset or ('images' if entry.kind == 'images' else 'pixels')
     else:
         preset = 'law' if parts.toy else 'table'
     many = isinstance(parts.size, int) and parts.size > 20_000
     changes = MANY.get(preset, {}) if many else {}
-    return {**PRESETS[preset], **changes, **entry.defaults.get(preset, {})}
+    common = dict(betas=[0.9, 0.999])
+    return {**common, **PRESETS[preset], **changes, **entry.defaults.get(preset, {})}
 
 # %% ../nbs/80_runs.ipynb #80f1a620
 COUNT = Number(int, 1)
@@ -381,7 +393,7 @@ class Job(FlowOptions):
     lr: float | None = of_fit('lr', 'peak learning rate of AdamW')
     schedule: str = of_fit('schedule', 'of the learning rate', 'cosine')
     warmup: int | None = of_fit('warmup', 'steps of linear warm-up')
-    betas: list = of_fit('betas', "AdamW's two decays", (0.9, 0.999))
+    betas: list | None = of_fit('betas', "AdamW's two decays")
     weight_decay: float = of_fit('weight_decay', 'decay of AdamW', 0.0)
     clip: float | None = of_fit('clip', 'largest norm of the gradient', 1.0)
     ema: float | None = of_fit('ema', 'decay of the moving average of the weights')
@@ -414,6 +426,9 @@ def expect_fitting(job: Job, parts: Parts) -> None:
             f'model: {", ".join(first)} and {last} are for '
             f'{", ".join(models_with(kind="images"))}, got {job.model!r}'
         )
+    if entry.takes is not None and not {*given} <= {*entry.takes}:
+        name = next(name for name in given if name not in entry.takes)
+        raise ValueError(f'{name}: {job.model} has no such setting')
     *models, last = models_with(order='free')
     if job.order == 'rows' and (entry.order != 'free' or parts.kind != 'pixels'):
         raise ValueError(
@@ -424,10 +439,17 @@ def expect_fitting(job: Job, parts: Parts) -> None:
         raise ValueError(f'support, robust: are for tables, got {parts.name}')
     if job.labels and not parts.labels:
         raise ValueError(f'labels: {parts.name} has no classes')
-    if entry.kind == 'images' and len(job.hidden or []) != 1:
-        raise ValueError(
-            f'hidden: expected one width, the channels of {job.model}, got {job.hidden}'
-        )
+    expect_widths(job, entry)
+
+
+def expect_widths(job: Job, entry: Entry) -> None:
+    "Raise `ValueError` unless an image model has as many widths as it can use."
+    widths = len(PRESETS[entry.preset or 'images']['hidden'])
+    if entry.kind == 'images' and len(job.hidden or []) != widths:
+        wanted = 'one width, the channels of'
+        if widths == 2:
+            wanted = 'two widths, features and heads of'
+        raise ValueError(f'hidden: expected {wanted} {job.model}, got {job.hidden}')
 
 # %% ../nbs/80_runs.ipynb #11d45580
 def parse_support(word: str, names: list) -> tuple[str, tuple]:
@@ -530,17 +552,31 @@ def order_pixels(job: Job, shape: tuple) -> list | None:
     return torch.randperm(math.prod(shape), generator=generator).tolist()
 
 # %% ../nbs/80_runs.ipynb #b626b811
+def build_level_model(job: Job, parts: Parts, options: dict) -> Model:
+    "A flow on whole levels; grey images first decide whether a pixel is black."
+    width, hidden = job.hidden or []
+    shape = tuple(parts.test.shape[1:])
+    return MODELS[job.model].build(
+        shape, levels=parts.levels, hurdle=shape[0] == 1, width=width, hidden=hidden,
+        **options,
+    )  # fmt: skip
+
+
 def build_image_model(job: Job, parts: Parts) -> Model:
     "A flow on images, perhaps with classes, learned noise and a start."
     entry = MODELS[job.model]
     shape = tuple(parts.test.shape[1:])
-    [width] = job.hidden or []
     options = dict.fromkeys(entry.layers, job.layers)
-    options |= dict(width=width, activation=job.activation)
-    options |= dict(scales=job.scales, blocks=job.blocks, bound=job.bound)
     options |= dict(context_dim=10 if job.labels else 0)
-    flow = entry.build(shape, **options, **chosen_options(job, parts))
-    model = on_pixels(flow, shape, parts.levels, lam=0.05)  # λ of the RealNVP paper
+    options |= chosen_options(job, parts)
+    if entry.preset == 'levels':
+        model = build_level_model(job, parts, options)
+    else:
+        [width] = job.hidden or []
+        options |= dict(width=width, activation=job.activation)
+        options |= dict(scales=job.scales, blocks=job.blocks, bound=job.bound)
+        flow = entry.build(shape, **options)
+        model = on_pixels(flow, shape, parts.levels, lam=0.05)  # as in RealNVP's paper
     if job.noise == 'learned':
         model = Dequantized(model, LearnedNoise(shape))
     if job.start:
