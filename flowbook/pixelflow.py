@@ -19,6 +19,7 @@ from .core import Bijection, Flow, StandardLogistic, expect_event
 from .coupling import Elementwise
 from .described import Described, named
 from .nets import expect_sizes, is_transformed, start_at_zero
+from .pixels import on_lattice, scaled_images
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00011
 class Share(NamedTuple):
@@ -228,7 +229,6 @@ class Head(nn.Module):
         hidden: int,  # Width of the hidden layers
         sites: int,  # How many near levels are read
         levels: int,  # Of which each has one of so many values
-        dropout: float,  # Share of near levels that training hides
     ):
         super().__init__()
         self.up = nn.Linear(width, hidden)
@@ -236,29 +236,52 @@ class Head(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
         self.out = nn.Linear(hidden, n_out)
         self.register_buffer('source', torch.arange(n_out))
-        self.dropout = dropout
         start_at_zero(self.out)
 
     def look_up(self, near: Tensor) -> Tensor:
         "The sum of one row of each table, `(..., hidden)`."
-        sites, levels, _ = self.tables.shape
-        if self.training and self.dropout:
-            seen = torch.rand(near.shape, device=near.device) >= self.dropout
-            near = near * seen
+        sites, levels, hidden = self.tables.shape
         index = near + levels * torch.arange(sites, device=near.device)
         rows = self.tables.flatten(0, 1)
         if is_transformed():
             return rows[index].sum(-2)
         found = F.embedding_bag(index.reshape(-1, sites), rows, mode='sum')
-        return found.reshape(*index.shape[:-1], -1)
+        return found.reshape(*index.shape[:-1], hidden)
 
     def forward(self, h: Tensor, near: Tensor) -> Tensor:
         f = self.up(h)
         if self.tables.shape[0]:
             f = f + self.look_up(near)
         for layer in self.layers:
-            f = f + F.dropout(layer(F.silu(f)), self.dropout / 2, self.training)
+            f = f + layer(F.silu(f))
         return self.out(F.silu(f))[..., self.source]
+
+# %% ../nbs/11c_pixelflow.ipynb #11c00025
+def expect_image_shape(shape: Any) -> tuple:
+    "The shape of an image as a tuple; `ValueError` unless it is three whole numbers."
+    good = isinstance(shape, (list, tuple)) and len(shape) == 3
+    if not good or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(
+            f'shape: expected (channels, height, width) of an image, got {shape!r}'
+        )
+    return tuple(shape)
+
+
+def expect_levels(x: Tensor, levels: int) -> None:
+    "Raise `ValueError` unless all of `x` lies in 0…`levels` and looks like levels."
+    if torch.compiler.is_compiling() or x.numel() == 0:
+        return
+    try:
+        low, high = (v.item() for v in x.detach().aminmax())
+    except RuntimeError:
+        return  # within torch.func.vmap no value can be looked at
+    if not (low >= 0 and high <= levels):
+        raise ValueError(
+            f'x: expected pixel values in [0, {levels}], got {low:.4g}…{high:.4g}; '
+            f'give dequantize(images) of whole numbers 0…{levels - 1}'
+        )
+    if levels > 2 and high <= 1 and on_lattice(x, levels):
+        raise scaled_images(levels, x)
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00024
 class CausalConv(Described, nn.Module):
@@ -278,12 +301,16 @@ class CausalConv(Described, nn.Module):
         embed: int = 16,  # Numbers that stand for a level
         hidden: int = 192,  # Width of the heads
         near: int = 20,  # Levels before a number that its head looks up
-        dropout: float = 0.1,  # Share of those that training hides
         context_dim: int = 0,  # Length of the context, 0 for none
     ):
         super().__init__()
         expect_sizes(width=width, embed=embed, hidden=hidden, context_dim=context_dim)
-        c, h, w = self.shape = tuple(shape)
+        c, h, w = self.shape = expect_image_shape(shape)
+        for name, value in dict(blocks=blocks, near=near).items():
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(
+                    f'{name}: expected a whole number from 0, got {value!r}'
+                )
         self.levels = levels
         self.parts = list(parts)
         self.context_dim = context_dim
@@ -295,11 +322,11 @@ class CausalConv(Described, nn.Module):
         self.colours = nn.ModuleList(nn.Linear(i * embed, width) for i in range(1, c))
         self.sites = [near_sites(i, c, near) for i in range(c)]
         self.heads = nn.ModuleList(
-            Head(width, parts[-1], hidden, len(sites), levels, dropout)
-            for sites in self.sites
+            Head(width, parts[-1], hidden, len(sites), levels) for sites in self.sites
         )
         firsts = len(parts) - 1
         self.firsts = nn.ModuleList(nn.Linear(width, 1) for _ in range(c * firsts))
+        start_at_zero(*self.firsts)
         self.read_context: nn.Module | None = None
         if context_dim:
             self.read_context = nn.Linear(context_dim, width)
@@ -366,7 +393,7 @@ class CausalPixels(Bijection):
         **options: Any,  # Of the conditioner, see `CausalConv`
     ):
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape = expect_image_shape(shape)
         self.elementwise = elementwise
         self.levels = elementwise.levels
         options |= dict(levels=elementwise.levels)
@@ -387,6 +414,7 @@ class CausalPixels(Bijection):
 
     def inverse(self, x, context=None):
         images, context = self.flat(x, context, 'x')
+        expect_levels(images, self.levels)
         dense = is_transformed() or len(self.elementwise.parts) == 1
         invert = invert_all if dense else invert_some
         return self.result(x, *invert(self, images, context))
@@ -408,6 +436,8 @@ class CausalPixels(Bijection):
 
     @torch.no_grad()
     def initialize(self, x, context=None):
+        if self.levels > 2 and x.numel() and x.max() <= 1:
+            raise scaled_images(self.levels, x)
         level, _ = split_level(x.reshape(-1, *self.shape), self.levels)
         for i in range(self.shape[0]):
             counts = torch.bincount(level[:, i].flatten(), minlength=self.levels)
@@ -576,7 +606,6 @@ def pixelflow(
     embed: int = 16,  # Numbers that stand for a level
     hidden: int = 192,  # Width of the heads
     near: int = 20,  # Levels before a number that its head looks up
-    dropout: float = 0.1,  # Share of those that training hides
     least: float = 1e-6,  # Least mass of a level
     context_dim: int = 0,  # Length of the context, such as a one-hot class
 ) -> Flow:  # Over images of levels plus noise, shape `(..., *shape)`
@@ -586,6 +615,6 @@ def pixelflow(
     bins = (Hurdle if hurdle else Bins)(levels, least)
     layer = CausalPixels(
         shape, bins, width=width, blocks=blocks, embed=embed, hidden=hidden,
-        near=near, dropout=dropout, context_dim=context_dim,
+        near=near, context_dim=context_dim,
     )  # fmt: skip
-    return Flow(StandardLogistic(*shape), layer)
+    return Flow(StandardLogistic(*layer.shape), layer)

@@ -14,6 +14,7 @@ from flowbook.iaf import iaf
 from flowbook.made import BinaryMADE
 from flowbook.multiscale import realnvp_images
 from flowbook.nets import is_transformed
+from flowbook.pixelflow import pixelflow
 from flowbook.pixels import on_pixels
 from flowbook.realnvp import realnvp
 from support import normal, randomize
@@ -32,6 +33,11 @@ def small_glow(**options):
     return glow(IMAGE, **dict(scales=2, steps=1, width=4) | options)
 
 
+def small_pixelflow(**options):
+    sizes = dict(width=4, hidden=6, embed=3, near=3, blocks=2)
+    return pixelflow((2, 1, 2), levels=4, **sizes, **options)
+
+
 FLOWS = {
     'nice': lambda **c: nice(4, **SMALL, **c),
     'realnvp': lambda **c: realnvp(4, **SMALL, **c),
@@ -44,6 +50,8 @@ FLOWS = {
     'realnvp_images': small_images,
     'glow': small_glow,
     'glow with blocks': lambda **c: small_glow(blocks=1, scales=1, **c),
+    'pixelflow': small_pixelflow,
+    'pixelflow without a hurdle': lambda **c: small_pixelflow(hurdle=False, **c),
     'pixels of realnvp_images': lambda **c: on_pixels(small_images(**c), IMAGE),
     'pixels of glow': lambda **c: on_pixels(small_glow(**c), IMAGE),
     'pixels of maf': lambda **c: on_pixels(maf(4, **SMALL, **c), (1, 2, 2)),
