@@ -1,13 +1,18 @@
 "Flows on whole levels: right for any shape, levels and context, in both directions."
 
 import copy
+import json
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from flowbook.check import check_bijection
+from flowbook.cli import main
+from flowbook.data import mnist10k
 from flowbook.files import load, save
 from flowbook.pixelflow import (
     Bins,
@@ -19,6 +24,7 @@ from flowbook.pixelflow import (
     pixelflow,
 )
 from flowbook.pixels import dequantize, image_bits, levels_of
+from flowbook.runs import IMAGES
 from flowbook.train import fit
 from support import randomize
 
@@ -183,7 +189,10 @@ def test_bfloat16_networks_give_full_precision_masses():
         (lambda: pixelflow((1, 3, 3)).log_prob(torch.zeros(2, 1, 3, 4)), 'x'),
         (lambda: pixelflow((1, 3, 3)).log_prob(torch.full((1, 1, 3, 3), 300.0)), 'x'),
         (lambda: pixelflow((1, 3, 3)).log_prob(torch.full((1, 1, 3, 3), -1.0)), 'x'),
-        (lambda: pixelflow((1, 3, 3)).log_prob(torch.full((1, 1, 3, 3), math.nan)), 'x'),
+        (
+            lambda: pixelflow((1, 3, 3)).log_prob(torch.full((1, 1, 3, 3), math.nan)),
+            'x',
+        ),
     ],
 )
 def test_errors_name_the_argument(make, name):
@@ -204,3 +213,52 @@ def test_a_copy_is_independent():
     assert flow.bijection.net.place.any()
     assert isinstance(flow.bijection, CausalPixels)
     assert isinstance(flow.bijection.net, CausalConv)
+
+
+def run(*argv):
+    "The exit status of the command line."
+    try:
+        return main([str(a) for a in argv])
+    except SystemExit as e:
+        return e.code
+
+
+@pytest.mark.parametrize('channels, levels', [(1, 256), (3, 256), (1, 4)])
+def test_the_shell_trains_scores_and_samples(tmp_path, monkeypatch, channels, levels):
+    monkeypatch.chdir(tmp_path)
+    x = torch.randint(levels, (60, channels, 4, 4), generator=gen())
+    x[..., 2:] = 0
+    np.save('x.npy', x.numpy().astype('uint8'))
+    grey = [] if levels == 256 else ['--levels', levels]
+    small = ['--layers', 1, '--hidden', 6, 8, '--epochs', 2, '--bfloat16']
+    assert run('fit', 'pixelflow', 'x.npy', '--out', 'r', *small, *grey) == 0
+    record = json.loads(Path('r/run.json').read_text())
+    assert record['job']['betas'] == [0.9, 0.99] and record['job']['layers'] == 1
+    assert run('sample', 'r', '--n', 7, '--out', 'new.npy') == 0
+    drawn = np.load('new.npy')
+    assert drawn.shape == (7, channels, 4, 4) and drawn.max() < levels
+    assert run('score', 'r', 'x.npy') == 0
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['--scales', 2], 'scales: pixelflow has no such setting'),
+        (['--noise', 'learned'], 'noise: pixelflow has no such setting'),
+        (['--hidden', 8], 'hidden: expected two widths, features and heads'),
+        (['--order', 'rows'], 'order: expected'),
+    ],
+)
+def test_the_shell_names_what_pixelflow_lacks(tmp_path, capsys, words, message):
+    assert run('fit', 'pixelflow', 'mnist10k', '--out', tmp_path / 'r', *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_labels_on_the_shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = mnist10k('test')
+    monkeypatch.setitem(IMAGES, 'mnist10k', lambda part: (x[:40], y[:40]))
+    small = ['--layers', 1, '--hidden', 4, 6, '--epochs', 1, '--labels']
+    assert run('fit', 'pixelflow', 'mnist10k', '--out', 'r', *small) == 0
+    assert run('sample', 'r', '--n', 10, '--out', 'new.npy') == 0
+    assert np.load('new.npy').shape == (10, 1, 28, 28)
