@@ -284,15 +284,16 @@ def split_lines(text: str, ask: Questions) -> tuple['pd.Series', str | None]:
     "Lines by number, without empty ones and comments; the last comment before them."
     import pandas as pd
 
-    lines = text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
-    rest = list(enumerate(lines, 1))[ask.options.skip :]
-    kept = {i: s for i, s in rest if s.strip() and s.lstrip()[0] != '#'}
+    if '\r' in text:
+        text = text.replace('\r\n', '\n').replace('\r', '\n')
+    lines = ['', *text.split('\n')]  # numbered from 1
+    full = [i for i, line in enumerate(lines) if line.strip() and i > ask.options.skip]
+    kept = [i for i in full if lines[i].lstrip()[0] != '#']
     if not kept:
         raise ValueError(f'{ask.source}: expected rows of numbers, got an empty file')
-    first = next(iter(kept))
-    comments = [s for i, s in rest if i < first and s.strip()]
-    comment = comments[-1].lstrip().lstrip('# ') if comments else None
-    return pd.Series(list(kept.values()), list(kept), dtype=object), comment
+    before = full[: full.index(kept[0])]
+    comment = lines[before[-1]].lstrip().lstrip('# ') if before else None
+    return pd.Series(lines, dtype=object).iloc[kept], comment
 
 # %% ../nbs/93_tables.ipynb #ef927252
 MARKS = {',': ',', ';': ';', 'tab': '\t', '|': '|', 'blanks': ' '}
@@ -311,14 +312,17 @@ def cut(lines: Iterable[str], delimiter: str) -> list[list[str]]:
     if delimiter == 'blanks':
         lines = (' '.join(line.split()) for line in lines)
     rows = csv.reader(lines, delimiter=MARKS[delimiter], skipinitialspace=True)
-    return [[s.strip() for s in row] for row in rows]
+    try:
+        return [[s.strip() for s in row] for row in rows]
+    except csv.Error as e:
+        raise ValueError(f'{e}; is a quote open?') from None
 
 
 def fitness(lines: list[str], delimiter: str) -> tuple[float, int]:
     "How well a delimiter cuts these lines: even lengths, fields that are numbers."
     try:
         rows = cut(lines, delimiter)
-    except csv.Error:
+    except ValueError:
         return 0.0, 0
     width, often = Counter(map(len, rows)).most_common(1)[0]
     fields = [s for row in rows for s in row if s not in GAPS]
@@ -418,32 +422,38 @@ def expect_even(rows: 'pd.DataFrame', ask: Questions) -> 'pd.Series':
     return rows['text'][~odd]
 
 # %% ../nbs/93_tables.ipynb #cb23c2ad
-def judge(fields: Iterable[str], mark: str) -> tuple[str, str]:
+def judge(texts: list[str], delimiter: str, mark: str) -> tuple[str, str]:
     "What a mark is: 'none', 'decimal', 'thousands' or 'either', and a field that shows it."
     m = re.escape(mark)
     proofs = re.compile(
         rf'(?P<either>[+-]?[1-9]\d{{0,2}}{m}\d{{3}})$'
-        rf'|(?P<thousands>[+-]?[1-9]\d{{0,2}}(?:{m}\d{{3}}){{2,}})$'
-        rf'|(?P<mixed>[+-]?\d{{1,3}}(?:{m}\d{{3}})+[.,]\d+)$'
+        rf'|(?P<thousands>[+-]?[1-9]\d{{0,2}}(?:{m}\d{{3}}){{2,}}'
+        rf'|[+-]?\d{{1,3}}(?:{m}\d{{3}})+[.,]\d+)$'
         rf'|(?P<decimal>[+-]?\d*{m}\d*(?:[eE][+-]?\d+)?)$'
     )
     seen = ('none', '')
-    for text in fields:
-        found = proofs.match(text) if mark in text else None
-        kind = str(found.lastgroup) if found else 'none'
-        if kind in ('thousands', 'mixed', 'decimal'):
-            return kind.replace('mixed', 'thousands'), text
-        if kind == 'either' and seen[0] == 'none':
-            seen = (kind, text)
+    sought = '"' if mark == delimiter else mark
+    for text in texts:
+        for s in cut([text], delimiter)[0] if sought in text else ():
+            found = proofs.match(s) if mark in s else None
+            kind = str(found.lastgroup) if found else 'none'
+            if kind in ('thousands', 'decimal'):
+                return kind, s
+            if kind == 'either' and seen[0] == 'none':
+                seen = (kind, s)
     return seen
 
 
-def fields_with(mark: str, texts: list[str], delimiter: str) -> Iterable[str]:
-    "The fields that may hold a mark, one after the other."
-    sought = '"' if mark == delimiter else mark
-    for text in texts:
-        if sought in text:
-            yield from cut([text], delimiter)[0]
+def may_be_thousands(texts: list[str], delimiter: str) -> bool:
+    "Whether dots with three digits behind them may stand between thousands."
+    columns = list(zip(*cut(texts, delimiter)))
+    if len(columns) == 1 or delimiter == ';':
+        return True
+    for column in columns:
+        numbers = [s for s in column if NUMBER.match(s)]
+        if 0 < sum('.' in s for s in numbers) < len(numbers):
+            return True  # numbers below 1,000 without a dot, and larger ones with it
+    return False
 
 # %% ../nbs/93_tables.ipynb #dd9d944a
 @dataclass
@@ -461,41 +471,23 @@ def settle_inside(texts: list[str], delimiter: str, ask: Questions) -> Inside:
         return Inside('.' if o.thousands == ',' else ',', o.thousands)
     if o.decimal:
         return Inside(o.decimal, o.thousands)
-    dot, dotted = judge(fields_with('.', texts, delimiter), '.')
-    comma, example = judge(fields_with(',', texts, delimiter), ',')
+    dot, dotted = judge(texts, delimiter, '.')
+    comma, example = judge(texts, delimiter, ',')
     if o.thousands:
         return Inside(',' if comma == 'decimal' and dot == 'none' else '.', o.thousands)
-    if comma == 'none':
-        sure = dot != 'either' or not may_be_thousands(texts, delimiter)
-        return settle_dot(dot, '' if sure else dotted, ask)
-    if dot == 'decimal' or comma == 'thousands':
+    if comma == 'none' and dot == 'thousands':
+        ask.note('dots stand between thousands')
+    elif comma == 'none':
+        if dot != 'either' or not may_be_thousands(texts, delimiter):
+            return Inside()
+        what = f'{dotted!r}: a decimal point, or thousands (no other number tells)'
+        ask.ask(what, dict(decimal='.'), thousands='.')
+    elif dot == 'decimal' or comma == 'thousands':
         return Inside('.', ',')
-    if comma == 'either':
+    elif comma == 'either':
         what = f'{example!r}: a decimal comma, or thousands'
         ask.ask(what, dict(thousands=','), decimal=',')
-    return Inside(',', '.' if dot != 'none' else None)
-
-# %% ../nbs/93_tables.ipynb #609f576e
-def may_be_thousands(texts: list[str], delimiter: str) -> bool:
-    "Whether dots with three digits behind them may stand between thousands."
-    columns = list(zip(*cut(texts, delimiter)))
-    if len(columns) == 1 or delimiter == ';':
-        return True
-    for column in columns:
-        numbers = [s for s in column if NUMBER.match(s)]
-        if 0 < sum('.' in s for s in numbers) < len(numbers):
-            return True  # numbers below 1,000 without a dot, and larger ones with it
-    return False
-
-
-def settle_dot(kind: str, doubtful: str, ask: Questions) -> Inside:
-    "The marks of a file whose only mark is a dot."
-    if doubtful:
-        what = f'{doubtful!r}: a decimal point, or thousands (no other number tells)'
-        ask.ask(what, dict(decimal='.'), thousands='.')
-    elif kind == 'thousands':
-        ask.note('dots stand between thousands')
-    return Inside(',', '.') if doubtful or kind == 'thousands' else Inside()
+    return Inside(',', None if dot == 'none' else '.')
 
 # %% ../nbs/93_tables.ipynb #d2787d7d
 def as_numbers(
@@ -641,7 +633,7 @@ def parse(
     "Columns by position; texts where pandas finds other than numbers, and in `words`."
     import pandas as pd
 
-    content = '\n'.join(texts)
+    content = '\n'.join(texts.tolist()).encode()
     way: dict = dict(
         sep=MARKS[delimiter], header=None, index_col=False, skipinitialspace=True,
         skip_blank_lines=False, keep_default_na=False, low_memory=False,
@@ -651,14 +643,14 @@ def parse(
     gaps = [*GAPS, *split_names(ask.options.na)]
     try:
         frame = pd.read_csv(
-            io.StringIO(content), decimal=inside.decimal, na_values=gaps, **way
+            io.BytesIO(content), decimal=inside.decimal, na_values=gaps, **way
         )
     except pd.errors.ParserError as e:
         raise ValueError(f'{ask.source}: {e}; is a quote open?') from None
     words = words | {j for j in frame if frame[j].dtype.kind not in 'iuf'}
     if words:
         way |= dict(usecols=sorted(words), dtype=str, na_filter=False)
-        again = pd.read_csv(io.StringIO(content), **way)
+        again = pd.read_csv(io.BytesIO(content), **way)
         for j in again:
             frame[j] = again[j].str.strip()
     return frame.set_index(texts.index)
@@ -682,9 +674,9 @@ def read_text(text: str, ask: Questions) -> Raw:
         texts = texts[1:]
     elif comment and len(cut([comment], delimiter)[0]) == head.shape[1]:
         names = names_in_comment(comment, delimiter, inside, ask)
-    called = split_names(ask.options.names) or names or []
+    called = split_names(ask.options.names) or names or [f'x{j + 1}' for j in head]
     index = split_names(ask.options.index)
-    words = {j for j in head if str(j + 1) in index or {*called[j : j + 1]} & {*index}}
+    words = {j for j in head if {str(j + 1), called[j] or 'unnamed'} & {*index}}
     frame = parse(texts, delimiter, inside, words, ask) if len(texts) else head[:0]
     return as_raw(names, frame, inside, ask)
 
@@ -730,59 +722,41 @@ def from_array(array: np.ndarray, ask: Questions) -> Raw:
     return as_raw(None, pd.DataFrame(array.astype(np.float64)), Inside(), ask)
 
 # %% ../nbs/93_tables.ipynb #a3e92373
-def load_npy(path: Path, raw: bytes) -> Any:
-    "What a .npy or .npz file holds; `ValueError` if those are no plain numbers."
+BINARY = {
+    'npy': 'NumPy',
+    'npz': 'NumPy',
+    'mat': 'MAT',
+    'parquet': 'Parquet',
+    'pq': 'Parquet',
+}
+
+
+def load(path: Path, raw: bytes, kind: str) -> Any:
+    "The data frame, the array or the named arrays of a binary file."
+    stream = io.BytesIO(raw)
     try:
-        return np.load(io.BytesIO(raw), allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
-        raise ValueError(
-            f'{path}: not an array of plain numbers ({e}); '
-            'write it with numpy.save(path, array.astype("float64"))'
-        ) from e
+        if kind == 'NumPy':
+            found = np.load(stream, allow_pickle=False)
+            return dict(found) if hasattr(found, 'files') else found
+        if kind == 'Parquet':
+            import pandas as pd
 
-
-def load_npz(path: Path, raw: bytes, key: str | None) -> np.ndarray:
-    "The only array of a .npz file, or the one called `key`."
-    archive = load_npy(path, raw)
-    name = choose_key(path, list(archive.files), key, 'arrays')
-    try:
-        return archive[name]
-    except ValueError as e:
-        raise ValueError(f'{path}, array {name}: {e}') from e
-
-
-def load_mat(path: Path, raw: bytes, key: str | None) -> np.ndarray:
-    "The only numeric matrix of a .mat file, or the one called `key`."
-    try:
+            return pd.read_parquet(stream)
         import scipy.io
+
+        found = scipy.io.loadmat(stream).items()
+        arrays = {k: v for k, v in found if isinstance(v, np.ndarray)}
+        return {k: v for k, v in arrays.items() if v.dtype.kind in 'biuf'}
     except ImportError:
-        raise needs('scipy', f'{path}: a MAT file') from None
-    try:
-        found = scipy.io.loadmat(io.BytesIO(raw))
+        package = 'scipy' if kind == 'MAT' else 'pyarrow'
+        raise needs(package, f'{path}: a {kind} file') from None
     except NotImplementedError:
-        raise ValueError(
-            f'{path}: a MAT file of version 7.3; save it with -v7, or as .csv'
-        ) from None
+        what = 'a MAT file of version 7.3; save it with -v7, or as .csv'
+        raise ValueError(f'{path}: {what}') from None
     except Exception as e:  # whatever a damaged file raises
-        raise ValueError(f'{path}: damaged, or no MAT file ({e})') from None
-    arrays = {
-        k: v
-        for k, v in found.items()
-        if not k.startswith('__') and getattr(v, 'dtype', np.dtype('O')).kind in 'biuf'
-    }
-    return arrays[choose_key(path, list(arrays), key, 'arrays')]
-
-
-def load_parquet(path: Path, raw: bytes):
-    "A Parquet file as a data frame."
-    import pandas as pd
-
-    try:
-        return pd.read_parquet(io.BytesIO(raw))
-    except ImportError:
-        raise needs('pyarrow', f'{path}: a Parquet file') from None
-    except Exception as e:  # whatever a damaged file raises
-        raise ValueError(f'{path}: damaged, or no Parquet file ({e})') from None
+        way = '; write it with numpy.save(path, array.astype("float64"))'
+        what = f'damaged, or no {kind} file of plain numbers ({e})'
+        raise ValueError(f'{path}: {what}' + way * (kind == 'NumPy')) from None
 
 # %% ../nbs/93_tables.ipynb #074c52d8
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.pgm', '.ppm')
@@ -831,14 +805,11 @@ def read_folder(path: Path) -> tuple[np.ndarray, list]:
 
 # %% ../nbs/93_tables.ipynb #ba6f67fc
 CONVERT = {  # how to make a table of what is not read here
-    'xlsx': "pandas.read_excel('{0}').to_csv('{1}.csv', index=False)",
-    'xls': "pandas.read_excel('{0}').to_csv('{1}.csv', index=False)",
-    'ods': "pandas.read_excel('{0}').to_csv('{1}.csv', index=False)",
+    'xlsx xls ods': "pandas.read_excel('{0}').to_csv('{1}.csv', index=False)",
     'feather': "pandas.read_feather('{0}').to_parquet('{1}.parquet')",
     'dta': "pandas.read_stata('{0}').to_parquet('{1}.parquet')",
     'sav': "pandas.read_spss('{0}').to_parquet('{1}.parquet')",
-    'h5': "pandas.read_hdf('{0}').to_parquet('{1}.parquet')",
-    'hdf5': "pandas.read_hdf('{0}').to_parquet('{1}.parquet')",
+    'h5 hdf5': "pandas.read_hdf('{0}').to_parquet('{1}.parquet')",
     'json': "pandas.read_json('{0}').to_csv('{1}.csv', index=False)",
     'pt': "numpy.save('{1}.npy', torch.load('{0}').numpy())",
     'pkl': "pandas.read_pickle('{0}').to_parquet('{1}.parquet')",
@@ -859,42 +830,35 @@ def read_file(path: Path, ask: Questions) -> Raw | np.ndarray:
     kind = suffix_of(path)
     if not path.is_file():
         raise ValueError(f'{path}: no such file')
-    if kind not in (*TEXTS, 'npy', 'npz', 'mat', 'parquet', 'pq'):
-        way = CONVERT.get(kind, '').format(path.name, path.stem)
+    if kind not in (*TEXTS, *BINARY):
+        ways = [way for kinds, way in CONVERT.items() if kind in kinds.split()]
+        way = ''.join(ways).format(path.name, path.stem)
         raise ValueError(
             f'{path}: expected .csv, .tsv, .txt, .npy, .npz, .mat, .parquet or a folder '
             f'of images, got suffix {path.suffix!r}' + f'; in Python: {way}' * bool(way)
         )
     raw = read_content(path, ask.options.key)
-    if kind in ('parquet', 'pq'):
-        return from_frame(load_parquet(path, raw), ask)
     if kind in TEXTS:
         return read_text(decode(raw, ask), ask)
-    load = {'npz': load_npz, 'mat': load_mat}.get(kind)
-    array = load(path, raw, ask.options.key) if load else load_npy(path, raw)
-    return as_images(array, ask) if is_images(array) else from_array(array, ask)
+    found = load(path, raw, BINARY[kind])
+    if isinstance(found, dict):
+        found = found[choose_key(path, list(found), ask.options.key, 'arrays')]
+    return from_object(found, ask)
 
 # %% ../nbs/93_tables.ipynb #45fd3f6a
-def is_images(array) -> bool:
-    "Whether an array is of bytes and has three dimensions or more."
-    return array.dtype == np.uint8 and array.ndim > 2
-
-
 def as_images(array: np.ndarray, ask: Questions) -> np.ndarray:
     "Bytes (n, h, w) or (n, c, h, w) as images (n, c, h, w); else `ValueError`."
-    name = ask.source
     shape = array.shape
-    if array.size == 0:
-        raise ValueError(f'{name}: expected at least one image, got shape {shape}')
-    if array.ndim == 3:
-        return array[:, None]
-    if array.ndim != 4:
+    if array.size == 0 or len(shape) > 4:
         raise ValueError(
-            f'{name}: expected bytes of shape (n, h, w) or (n, c, h, w), got {shape}'
+            f'{ask.source}: expected at least one image, bytes of shape (n, h, w) or '
+            f'(n, c, h, w), got shape {shape}'
         )
+    if len(shape) == 3:
+        return array[:, None]
     if shape[1] > 4 and shape[-1] in (1, 3, 4):
         raise ValueError(
-            f'{name}: expected images (n, c, h, w), got {shape}, '
+            f'{ask.source}: expected images (n, c, h, w), got {shape}, '
             'which looks like (n, h, w, c); use array.transpose(0, 3, 1, 2)'
         )
     return array
@@ -909,12 +873,8 @@ def from_object(thing: Any, ask: Questions) -> Raw | np.ndarray:
         thing = thing.float() if thing.dtype == torch.bfloat16 else thing
         thing = thing.numpy()
     array = np.asarray(thing)
-    if array.ndim == 0:
-        raise ValueError(
-            f'{ask.source}: expected a table of shape (n, d) with rows in it, '
-            f'got shape {array.shape}'
-        )
-    return as_images(array, ask) if is_images(array) else from_array(array, ask)
+    images = array.dtype == np.uint8 and array.ndim > 2
+    return as_images(array, ask) if images else from_array(array, ask)
 
 # %% ../nbs/93_tables.ipynb #1a67c417
 def pick(names: list, wanted: str | None, option: str) -> list[int]:
@@ -960,7 +920,7 @@ def find_index(raw: Raw, chosen: list[str], ask: Questions) -> str | None:
         return name
     return None
 
-# %% ../nbs/93_tables.ipynb #3d70319a
+
 def choose_columns(raw: Raw, ask: Questions) -> tuple[list[str], str | None]:
     "The names of the variables, and of the column that names the rows."
     o = ask.options
@@ -1003,7 +963,7 @@ def column_of(raw: Raw, name: str, ask: Questions) -> np.ndarray | None:
     if len(texts) <= numbers and len(kinds) <= 5:
         ask.ask(what, out, na=join_names(kinds))
         return values
-    ask.ask(what, **out)
+    ask.ask(what, drop=join_names([name]))
     return None
 
 # %% ../nbs/93_tables.ipynb #5f7110b8
@@ -1147,9 +1107,8 @@ def spread_steps(
             f'{count(int(off.sum()), "value")} such as {values[off][0]:g} are no '
             f'multiple of {step:g} from {start:g}'
         )
-    u = (
-        generator.random(len(values)) * (1 - 2e-6) + 1e-6
-    )  # rounding cannot leave the step
+    inside = 1 - 2e-6  # which rounding cannot leave
+    u = 1e-6 + inside * generator.random(len(values))
     return start + step * (np.rint(k) + u)
 
 
@@ -1258,6 +1217,10 @@ def finish(
         for kind, value in fills.get(name, {}).items():
             fills[name][kind] = start + step * round((value - start) / step)
     full = fill_gaps(frame, ask.options.missing, fills)
+    if full.empty:
+        raise ValueError(
+            f'{ask.source}: no row is left; use missing (--missing median)'
+        )
     values = full.to_numpy(np.float64, copy=True)
     for k, (name, (start, step)) in enumerate(lattice.items()):
         j = full.columns.get_loc(name)
@@ -1302,12 +1265,7 @@ def open_table(
         expect_rest(ask_about_density(frame, list(given), ask), ask)
     ask.settle()
     lattice = settle_lattice(frame, ask)
-    table = finish(raw, frame, index, ask, middles(frame), lattice)
-    if not len(table):
-        raise ValueError(
-            f'{ask.source}: no row is left; use missing (--missing median)'
-        )
-    return table
+    return finish(raw, frame, index, ask, middles(frame), lattice)
 
 # %% ../nbs/93_tables.ipynb #3daa718e
 def expect_rest(frame: 'pd.DataFrame', ask: Questions) -> None:
@@ -1367,10 +1325,7 @@ def open_like(
         frame.columns = recipe['names']
         ask_about_holes(frame, ask)
     ask.settle()
-    table = finish(raw, frame, index, ask, dict(recipe['fills']), recipe['lattice'])
-    if not len(table):
-        raise ValueError(f'{ask.source}: no row without empty cells')
-    return table
+    return finish(raw, frame, index, ask, dict(recipe['fills']), recipe['lattice'])
 
 # %% ../nbs/93_tables.ipynb #03e2c354
 def known_index(raw: Raw, recipe: dict, ask: Questions) -> str | None:
