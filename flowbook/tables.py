@@ -518,9 +518,11 @@ def as_numbers(
 # %% ../nbs/93_tables.ipynb #1f64f8d0
 def settle_header(head: 'pd.DataFrame', inside: Inside, ask: Questions) -> bool:
     "Whether the first row holds names; asks if it may hold either."
+    import pandas as pd
+
     if ask.options.header or ask.options.no_header:
         return ask.options.header
-    cells = head.stack()
+    cells = pd.Series(head.to_numpy().ravel(), dtype=object)
     values = as_numbers(cells, inside, GAPS)[0].reshape(head.shape)
     numbers = ~np.isnan(values)
     gaps = cells.isin(GAPS).to_numpy().reshape(head.shape)
@@ -529,26 +531,27 @@ def settle_header(head: 'pd.DataFrame', inside: Inside, ask: Questions) -> bool:
         return not gaps[0].all()
     below = numbers[1:].sum(0) > 0.5 * (~gaps[1:]).sum(0)
     words_over_numbers = (below & ~first & ~gaps[0]).any()
-    columns = first.nonzero()[0]
-    odd = looks_like_names(head[columns], values[:, columns])
+    odd = looks_like_names(head.to_numpy()[:, first], values[:, first])
     if len(head) == 1 or not (words_over_numbers or odd):
         return False
     what = 'is whole numbers' if first.all() else 'holds words and numbers,'
-    shown = f'the first line, {",".join(head.iloc[0, :4])}'
-    what = f'{shown}, {what} unlike those below: names or data'
-    ask.ask(what, dict(no_header=True), header=True)
+    ask.ask(
+        f'the first line, {",".join(head.iloc[0, :4])}, {what} unlike those below: '
+        'names or data',
+        dict(no_header=True),
+        header=True,
+    )
     return True
 
 
-def looks_like_names(head: 'pd.DataFrame', values: np.ndarray) -> bool:
+def looks_like_names(texts: np.ndarray, values: np.ndarray) -> bool:
     "Whether a row of numbers may be names: whole above others, or steps of one."
-    first = head.iloc[0]
-    if not first.str.fullmatch(r'\d+').all() or first.duplicated().any():
+    whole = np.vectorize(lambda s: bool(re.fullmatch(r'[+-]?\d+', s)))(texts)
+    first = texts[0].tolist()
+    if not all(map(str.isdigit, first)) or len({*first}) < len(first):
         return False
-    if not head.iloc[1:].stack().str.fullmatch(r'[+-]?\d+').any():
-        return True
     steps = (np.diff(values) == 1).all(1) & (values.shape[1] > 1)
-    return bool(steps[0] and steps[1:].mean() <= 0.05)
+    return not whole[1:].any() or bool(steps[0] and steps[1:].mean() <= 0.05)
 
 # %% ../nbs/93_tables.ipynb #35cbf530
 def counts_in_front(first: list[str], n: int, ask: Questions) -> bool:
@@ -613,17 +616,17 @@ def as_raw(
     named = names is not None or ask.options.names is not None
     given = split_names(ask.options.names)
     d = frame.shape[1]
+    last = frame.iloc[:, -1]
+    if names and d > 1 and not names[-1] and last.isin(['', np.nan]).all():
+        d -= len(given) != d
     if given and len(given) != d:
         raise ValueError(
             f'names: expected {count(d, "name")}, one for each column, got {len(given)}'
         )
-    if names and not names[-1] and d > 1 and frame.iloc[:, -1].isin(['', np.nan]).all():
-        names = names[:-1]
-        frame = frame.iloc[:, :-1]
-    found = given or names or [f'x{j}' for j in range(1, d + 1)]
+    found = (given or names or [f'x{j}' for j in range(1, d + 1)])[:d]
     nameless = not found[0]
     found = [n or (f'x{j + 1}' if j else 'unnamed') for j, n in enumerate(found)]
-    frame = frame.set_axis(unique_names(found, ask), axis=1)
+    frame = frame.iloc[:, :d].set_axis(unique_names(found, ask), axis=1)
     return Raw(frame, named, inside, nameless)
 
 # %% ../nbs/93_tables.ipynb #5144dfa2
@@ -674,9 +677,10 @@ def read_text(text: str, ask: Questions) -> Raw:
         texts = texts[1:]
     elif comment and len(cut([comment], delimiter)[0]) == head.shape[1]:
         names = names_in_comment(comment, delimiter, inside, ask)
-    called = split_names(ask.options.names) or names or [f'x{j + 1}' for j in head]
     index = split_names(ask.options.index)
-    words = {j for j in head if {str(j + 1), called[j] or 'unnamed'} & {*index}}
+    called = split_names(ask.options.names) or names or [f'x{j + 1}' for j in head]
+    called = [name or 'unnamed' for name in called]
+    words = {j for j in head if {str(j + 1), *called[j : j + 1]} & {*index}}
     frame = parse(texts, delimiter, inside, words, ask) if len(texts) else head[:0]
     return as_raw(names, frame, inside, ask)
 

@@ -254,6 +254,14 @@ def test_the_column_that_names_the_rows_keeps_its_texts(tmp_path):
     assert asked.rows.tolist() == [2, 3, 5] and asked.ignored == ['id']
 
 
+def test_names_that_occur_twice_before_an_empty_last_column(tmp_path):
+    path = write(tmp_path, 'a.csv', 'a,a,a.2,\n1.5,2,3,\n2.5,3,5,\n')
+    table, e = settled(path, index='none')
+    assert e.options['names'] == 'a,a.2,a.2.2' and table.names == ['a', 'a.2', 'a.2.2']
+    with pytest.raises(ValueError, match='expected 3 names, .* got 2'):
+        open_table(path, names='a,b')
+
+
 def test_an_open_quote_is_named(tmp_path):
     with pytest.raises(ValueError, match='a.csv: .*is a quote open'):
         open_table(write(tmp_path, 'a.csv', 'a\n1.5\n"2.5\n3.5\n'))
