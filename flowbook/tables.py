@@ -107,6 +107,10 @@ def table_options(given: dict) -> TableOptions:
     options = TableOptions(**plain)
     if options.header and options.no_header:
         raise ValueError('header: expected header or no_header, got both')
+    if options.thousands and options.thousands == options.decimal:
+        raise ValueError(
+            f'thousands: expected another mark than decimal, got {options.decimal!r}'
+        )
     return options
 
 # %% ../nbs/93_tables.ipynb #61dea57e
@@ -664,15 +668,16 @@ def read_text(text: str, ask: Questions) -> Raw:
     import pandas as pd
 
     lines, comment = split_lines(text, ask)
-    delimiter = settle_delimiter(lines[:200].tolist(), ask)
+    few = min(200, max(20, 100_000 // len(lines.iloc[0])))  # lines that are looked at
+    delimiter = settle_delimiter(lines[:few].tolist(), ask)
     texts = expect_even(to_rows(lines, delimiter, ask), ask)
     inside = settle_inside(texts[1:].tolist() or texts.tolist(), delimiter, ask)
-    head = pd.DataFrame(cut(texts[:202], delimiter), dtype=object)
+    head = pd.DataFrame(cut(texts[: few + 2], delimiter), dtype=object)
     if counts_in_front(head.iloc[0].tolist(), len(texts), ask):
         texts = texts[1:]
         head = head[1:]
     names: list[str] | None = None
-    if settle_header(head[:201], inside, ask):
+    if settle_header(head[: few + 1], inside, ask):
         names = head.iloc[0].tolist()
         texts = texts[1:]
     elif comment and len(cut([comment], delimiter)[0]) == head.shape[1]:
@@ -1059,10 +1064,14 @@ def find_dependent(full: 'pd.DataFrame') -> list[str]:
     moving = full.loc[:, full.max() > full.min()]
     x = torch.from_numpy(moving.to_numpy(copy=True))
     rest = list(range(x.shape[1]))
-    found = []
+    found: list[int] = []
     while groups := dependent_columns(x, rest, np.finfo(np.float64).eps):
-        found.append(max(map(max, groups)))  # those that determine it come before
-        rest.remove(found[-1])
+        seen: set = set()
+        for group in sorted(groups, key=max, reverse=True):
+            if seen.isdisjoint(group):
+                found.append(max(group))  # a function of those before it in its group
+            seen.update(group)
+        rest = [j for j in rest if j not in found]
     return [moving.columns[j] for j in sorted(found)]
 
 # %% ../nbs/93_tables.ipynb #a293d08c
