@@ -20,14 +20,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import step_of, ties_of
+from .columns import dependent_columns, step_of, ties_of
 from .settings import Checked, Choice, Flag, Number, Text, setting
+
+if TYPE_CHECKING:
+    import pandas as pd  # which each reader imports when it is first called
 
 # %% ../nbs/93_tables.ipynb #3afa4cae
 @dataclass
@@ -104,6 +107,10 @@ def table_options(given: dict) -> TableOptions:
     options = TableOptions(**plain)
     if options.header and options.no_header:
         raise ValueError('header: expected header or no_header, got both')
+    if options.thousands and options.thousands == options.decimal:
+        raise ValueError(
+            f'thousands: expected another mark than decimal, got {options.decimal!r}'
+        )
     return options
 
 # %% ../nbs/93_tables.ipynb #61dea57e
@@ -276,12 +283,21 @@ def decode(raw: bytes, ask: Questions) -> str:
         )
     return text
 
+# %% ../nbs/93_tables.ipynb #a5d10c03
+def split_lines(text: str, ask: Questions) -> tuple['pd.Series', str | None]:
+    "Lines by number, without empty ones and comments; the last comment before them."
+    import pandas as pd
 
-def read_lines(text: str, skip: int) -> list[tuple[int, str]]:
-    "Numbered lines that are not empty, behind those that are skipped."
-    lines = re.split('\r\n|\n|\r', text)
-    numbered = list(enumerate(lines, 1))[skip:]
-    return [(i, line) for i, line in numbered if line.strip()]
+    if '\r' in text:
+        text = text.replace('\r\n', '\n').replace('\r', '\n')
+    lines = ['', *text.split('\n')]  # numbered from 1
+    full = [i for i, line in enumerate(lines) if line.strip() and i > ask.options.skip]
+    kept = [i for i in full if lines[i].lstrip()[0] != '#']
+    if not kept:
+        raise ValueError(f'{ask.source}: expected rows of numbers, got an empty file')
+    before = full[: full.index(kept[0])]
+    comment = lines[before[-1]].lstrip().lstrip('# ') if before else None
+    return pd.Series(lines, dtype=object).iloc[kept], comment
 
 # %% ../nbs/93_tables.ipynb #ef927252
 MARKS = {',': ',', ';': ';', 'tab': '\t', '|': '|', 'blanks': ' '}
@@ -295,58 +311,50 @@ GAPS = set(
 ) - {'#'}  # an empty text is one of them
 
 
-def cut(lines: list[tuple[int, str]], delimiter: str) -> tuple[list, list]:
-    "The fields of each row, and the number of its first line."
-    texts = [line for _, line in lines]
+def cut(lines: Iterable[str], delimiter: str) -> list[list[str]]:
+    "The fields of lines."
     if delimiter == 'blanks':
-        texts = [' '.join(re.split(r'\s+', line.strip())) for line in texts]
-    reader = csv.reader(texts, delimiter=MARKS[delimiter], skipinitialspace=True)
-    rows: list = []
-    numbers: list = []
-    at = 0
+        lines = (' '.join(line.split()) for line in lines)
+    rows = csv.reader(lines, delimiter=MARKS[delimiter], skipinitialspace=True)
     try:
-        for row in reader:
-            rows.append([s.strip() for s in row])
-            numbers.append(lines[at][0])
-            at = reader.line_num
+        return [[s.strip() for s in row] for row in rows]
     except csv.Error as e:
-        raise ValueError(f'line {lines[at][0]}: {e}; is a quote open?') from None
-    return rows, numbers
+        raise ValueError(f'{e}; is a quote open?') from None
 
 
-def fitness(lines: list[tuple[int, str]], delimiter: str) -> tuple:
+def fitness(lines: list[str], delimiter: str) -> tuple[float, int]:
     "How well a delimiter cuts these lines: even lengths, fields that are numbers."
-    rows, _ = cut(lines, delimiter)
+    try:
+        rows = cut(lines, delimiter)
+    except ValueError:
+        return 0.0, 0
     width, often = Counter(map(len, rows)).most_common(1)[0]
     fields = [s for row in rows for s in row if s not in GAPS]
     numbers = sum(bool(NUMBER.match(s)) for s in fields) / max(1, len(fields))
-    even = (
-        often / len(rows) * (0.4 if width == 1 else 1)
-    )  # one column is the last resort
-    return round(even * (0.01 + numbers), 3), width
+    last_resort = 0.4 if width == 1 else 1.0
+    return round(last_resort * often / len(rows) * (0.01 + numbers), 3), width
 
 # %% ../nbs/93_tables.ipynb #22bd3dad
-def settle_delimiter(lines: list[tuple[int, str]], ask: Questions) -> str:
+def settle_delimiter(head: list[str], ask: Questions) -> str:
     "The delimiter that was given, or that cuts the first lines best."
     given = ask.options.delimiter
     if given is not None:
         found = WORDS.get(given, given)
         if found not in MARKS:
             raise ValueError(
-                f'delimiter: expected one of {", ".join(MARKS)}, got {given!r}'
+                f'{ask.source}: delimiter: expected one of {", ".join(MARKS)}, '
+                f'got {given!r}'
             )
         return found
-    head = lines[:200]
     fits = {d: fitness(head, d) for d in MARKS}
     best = max(fits, key=lambda d: fits[d])
     if best == ',' and fits[best][1] == 2:
-        return decimal_comma(head, ask)
+        return decimal_comma(cut(head, ','), ask)
     return best
 
 
-def decimal_comma(head: list[tuple[int, str]], ask: Questions) -> str:
+def decimal_comma(rows: list[list[str]], ask: Questions) -> str:
     "Two columns of whole numbers, or one with decimal commas? A tab leaves it whole."
-    rows, _ = cut(head, ',')
     pairs = [row for row in rows if len(row) == 2]
     whole = all(re.match(r'[+-]?\d+$', a) and b.isdigit() for a, b in pairs[1:])
     if not whole or len(rows) < 2 or ask.options.decimal == '.':
@@ -354,46 +362,101 @@ def decimal_comma(head: list[tuple[int, str]], ask: Questions) -> str:
     one_name = len(rows[0]) == 1 and not NUMBER.match(rows[0][0])
     if ask.options.decimal == ',' or one_name:
         return 'tab'
-    if len(rows[0]) == 1:
-        rows = rows[::-1]
-    if not any(NUMBER.match(s) for s in rows[0]):  # two names
+    if len(rows[0]) == 2 and not any(map(NUMBER.match, rows[0])):  # two names
         return ','
     looks = any(b.startswith('0') for _, b in pairs) or len(pairs) < len(rows)
-    text = ','.join(pairs[-1])
     ways = [dict(decimal=','), dict(delimiter=',')]
     either, other = ways if looks else ways[::-1]
+    text = ','.join(pairs[-1])
     ask.ask(f'{text!r}: one number or two whole ones', other, **either)
     return 'tab' if looks else ','
 
+# %% ../nbs/93_tables.ipynb #a5d10c02
+def to_rows(lines: 'pd.Series', delimiter: str, ask: Questions) -> 'pd.DataFrame':
+    "The text of each row by the number of its first line, and its number of fields."
+    mark = MARKS[delimiter]
+    if delimiter == 'blanks':
+        lines = lines.map(lambda line: ' '.join(line.split()))
+    if any('"' in line for line in lines):
+        rows = join_quoted(lines, mark, ask)
+    else:
+        rows = lines.to_frame('text')
+        rows['width'] = [line.count(mark) + 1 for line in lines]
+    width = rows['width'].tolist()
+    if len(width) > 2 and width[0] + 1 == width[1] == width[2]:  # R, without a name
+        rows.iloc[0] = ['""' + mark + rows['text'].iloc[0], width[1]]  # for the index
+    return rows
+
+
+def join_quoted(lines: 'pd.Series', mark: str, ask: Questions) -> 'pd.DataFrame':
+    "Rows of lines in which quotes may hold a line break, which becomes a blank."
+    import pandas as pd
+
+    reader = csv.reader(lines, delimiter=mark, skipinitialspace=True)
+    ends = [0]
+    widths = []
+    try:
+        for row in reader:
+            widths.append(len(row))
+            ends.append(reader.line_num)
+    except csv.Error as e:
+        at = lines.index[ends[-1]]
+        raise ValueError(f'{ask.source}: line {at}: {e}; is a quote open?') from None
+    texts = lines.tolist()
+    texts = [' '.join(texts[a:b]) for a, b in zip(ends, ends[1:])]
+    rows = pd.DataFrame(dict(text=pd.Series(texts, dtype=object), width=widths))
+    return rows.set_index(lines.index[ends[:-1]])
+
+
+def expect_even(rows: 'pd.DataFrame', ask: Questions) -> 'pd.Series':
+    "The texts of rows of one length; asks about others."
+    width = Counter(rows['width']).most_common(1)[0][0]
+    odd = rows['width'] != width
+    n = int(odd.sum())
+    if n:
+        told = [f'{i} (has {k})' for i, k in rows['width'][odd][:5].items()]
+        shown = ', '.join(told) + ' …' * (n > 5)
+        what = f'line {shown}: not {width} fields as in the others'
+        if ask.options.ragged is not None:
+            ask.note(f'{count(n, "line")} of another length left out')
+        elif odd[:n].all() and n <= 20:
+            ask.ask(what, skip=int(rows.index[n - 1]))
+        else:
+            ask.ask(f'{count(n, "line")}, namely {what}', ragged='drop')
+    return rows['text'][~odd]
+
 # %% ../nbs/93_tables.ipynb #cb23c2ad
-def judge(fields: Iterable[str], mark: str) -> str:
-    "What a mark is in these fields: 'none', 'decimal', 'thousands' or 'either'."
+def judge(texts: list[str], delimiter: str, mark: str) -> tuple[str, str]:
+    "What a mark is: 'none', 'decimal', 'thousands' or 'either', and a field that shows it."
     m = re.escape(mark)
-    groups = re.compile(rf'[+-]?[1-9]\d{{0,2}}({m}\d{{3}})+$')
-    decimal = re.compile(rf'[+-]?\d*{m}\d*([eE][+-]?\d+)?$')
-    mixed = re.compile(rf'[+-]?\d{{1,3}}({m}\d{{3}})+[.,]\d+$')
-    seen = 'none'
-    for text in fields:
-        if mark not in text:
-            continue
-        if groups.match(text):
-            seen = 'either'
-            if text.count(mark) > 1:
-                return 'thousands'
-        elif mixed.match(text):
-            return 'thousands'
-        elif decimal.match(text):
-            return 'decimal'
+    proofs = re.compile(
+        rf'(?P<either>[+-]?[1-9]\d{{0,2}}{m}\d{{3}})$'
+        rf'|(?P<thousands>[+-]?[1-9]\d{{0,2}}(?:{m}\d{{3}}){{2,}}'
+        rf'|[+-]?\d{{1,3}}(?:{m}\d{{3}})+[.,]\d+)$'
+        rf'|(?P<decimal>[+-]?\d*{m}\d*(?:[eE][+-]?\d+)?)$'
+    )
+    seen = ('none', '')
+    sought = '"' if mark == delimiter else mark
+    for text in texts:
+        for s in cut([text], delimiter)[0] if sought in text else ():
+            found = proofs.match(s) if mark in s else None
+            kind = str(found.lastgroup) if found else 'none'
+            if kind in ('thousands', 'decimal'):
+                return kind, s
+            if kind == 'either' and seen[0] == 'none':
+                seen = (kind, s)
     return seen
 
 
-def mixes(columns: list, mark: str) -> bool:
-    "Whether a column holds numbers below 1,000 without the mark, and larger with it."
+def may_be_thousands(texts: list[str], delimiter: str) -> bool:
+    "Whether dots with three digits behind them may stand between thousands."
+    columns = list(zip(*cut(texts, delimiter)))
+    if len(columns) == 1 or delimiter == ';':
+        return True
     for column in columns:
-        texts = [s for s in column if NUMBER.match(s)]
-        with_mark = sum(mark in s for s in texts)
-        if 0 < with_mark < len(texts):
-            return True
+        numbers = [s for s in column if NUMBER.match(s)]
+        if 0 < sum('.' in s for s in numbers) < len(numbers):
+            return True  # numbers below 1,000 without a dot, and larger ones with it
     return False
 
 # %% ../nbs/93_tables.ipynb #dd9d944a
@@ -405,342 +468,226 @@ class Inside:
     thousands: str | None = None
 
 
-def settle_inside(columns: list, delimiter: str, ask: Questions) -> Inside:
-    "The marks inside numbers, as given or as the fields prove; asks otherwise."
+def settle_inside(texts: list[str], delimiter: str, ask: Questions) -> Inside:
+    "The marks inside numbers, as given or as the rows prove; asks otherwise."
     o = ask.options
     if o.thousands in ('.', ',') and not o.decimal:
         return Inside('.' if o.thousands == ',' else ',', o.thousands)
     if o.decimal:
         return Inside(o.decimal, o.thousands)
-    dot, comma = (judge((s for c in columns for s in c), m) for m in '.,')
+    dot, dotted = judge(texts, delimiter, '.')
+    comma, example = judge(texts, delimiter, ',')
     if o.thousands:
         return Inside(',' if comma == 'decimal' and dot == 'none' else '.', o.thousands)
-    if comma == 'none':
-        return settle_dot(dot, columns, delimiter, ask)
-    if dot == 'decimal':
-        return Inside('.', ',')
-    if comma == 'decimal':
-        return Inside(',', '.' if dot != 'none' else None)
-    if comma == 'thousands':
-        return Inside('.', ',')
-    example = next(s for c in columns for s in c if judge([s], ',') == 'either')
-    ask.ask(
-        f'{example!r}: a decimal comma, or thousands', dict(thousands=','), decimal=','
-    )
-    return Inside(',', '.' if dot != 'none' else None)
-
-# %% ../nbs/93_tables.ipynb #609f576e
-def settle_dot(dot: str, columns: list, delimiter: str, ask: Questions) -> Inside:
-    "The marks of a file whose only mark is a dot."
-    if dot == 'thousands':
+    if comma == 'none' and dot == 'thousands':
         ask.note('dots stand between thousands')
-        return Inside(',', '.')
-    alone = len(columns) == 1 or delimiter == ';'
-    if dot == 'either' and (alone or mixes(columns, '.')):
-        example = next(s for c in columns for s in c if judge([s], '.') == 'either')
-        ask.ask(
-            f'{example!r}: a decimal point, or thousands (no other number tells)',
-            dict(decimal='.'),
-            thousands='.',
-        )
-        return Inside(',', '.')
-    return Inside()
+    elif comma == 'none':
+        if dot != 'either' or not may_be_thousands(texts, delimiter):
+            return Inside()
+        what = f'{dotted!r}: a decimal point, or thousands (no other number tells)'
+        ask.ask(what, dict(decimal='.'), thousands='.')
+    elif dot == 'decimal' or comma == 'thousands':
+        return Inside('.', ',')
+    elif comma == 'either':
+        what = f'{example!r}: a decimal comma, or thousands'
+        ask.ask(what, dict(thousands=','), decimal=',')
+    return Inside(',', None if dot == 'none' else '.')
 
 # %% ../nbs/93_tables.ipynb #d2787d7d
-def plain_number(text: str, inside: Inside) -> str:
-    "A field with a decimal point and nothing between thousands; itself if it cannot be."
-    if inside.thousands and inside.thousands in text:
-        t = re.escape(inside.thousands)
-        d = re.escape(inside.decimal)
-        if not re.match(rf'[+-]?\d{{1,3}}({t}\d{{3}})+({d}\d*)?$', text):
-            return 'x' + text
-        text = text.replace(inside.thousands, '')
-    if inside.decimal == ',':
-        return 'x' + text if '.' in text else text.replace(',', '.')
-    return text
-
-
-def parse_column(
-    fields: list[str],  # The fields of one column
+def as_numbers(
+    fields: 'pd.Series',  # The fields of one column, texts or numbers
     inside: Inside,  # The marks inside numbers
     gaps: set,  # Texts that stand for an empty cell
-) -> tuple[np.ndarray, dict]:  # float64 with NaN for gaps; texts by their position
+) -> tuple[np.ndarray, 'pd.Series']:  # float64 with NaN for gaps; the other texts
     "The numbers of a column."
-    if inside == Inside() and not any('_' in s for s in fields):
-        try:
-            return np.array(fields, dtype=np.float64), {}
-        except ValueError:
-            pass
-    values = np.full(len(fields), np.nan)
-    texts = {}
-    for i, text in enumerate(fields):
-        if text in gaps:
-            continue
-        try:
-            values[i] = float(plain_number(text, inside))
-        except ValueError:
-            texts[i] = text
-        if '_' in text:  # which Python would skip between digits
-            values[i] = np.nan
-            texts[i] = text
-    return values, texts
+    import pandas as pd
+
+    if fields.dtype.kind in 'biuf':
+        return fields.to_numpy(np.float64, na_value=np.nan), fields[:0]
+    plain = fields.astype(object).mask(fields.isin(gaps))
+    full = plain.notna()
+    mark = inside.thousands
+    if mark:
+        groups = rf'({re.escape(mark)}\d{{3}})+({re.escape(inside.decimal)}\d*)?'
+        with_mark = plain.str.contains(mark, regex=False, na=False)
+        good = plain.str.fullmatch(rf'[+-]?\d{{1,3}}{groups}', na=False)
+        plain = plain.mask(with_mark & ~good, 'x').str.replace(mark, '', regex=False)
+    if inside.decimal == ',':
+        dotted = plain.str.contains('.', regex=False, na=False)
+        plain = plain.mask(dotted, 'x').str.replace(',', '.', regex=False)
+    number = pd.to_numeric(plain, errors='coerce').notna()
+    values = plain.where(number).to_numpy(np.float64)  # Python rounds exactly
+    return values, fields[full & ~number]
 
 # %% ../nbs/93_tables.ipynb #1f64f8d0
-def is_number(text: str, inside: Inside) -> bool:
-    "Whether a field is a number."
-    return not parse_column([text], inside, set())[1] and text != ''
-
-
-def settle_header(rows: list, inside: Inside, ask: Questions) -> bool:
+def settle_header(head: 'pd.DataFrame', inside: Inside, ask: Questions) -> bool:
     "Whether the first row holds names; asks if it may hold either."
+    import pandas as pd
+
     if ask.options.header or ask.options.no_header:
         return ask.options.header
-    first = rows[0]
-    body = rows[1:201]
-    numbers = [is_number(s, inside) for s in first]
-    if not any(numbers):
-        return any(s not in GAPS for s in first)
-    if all(numbers):
-        if not body or not looks_like_names(first, body):
-            return False
-        shown = ','.join(first[:4])
-        ask.ask(
-            f'the first line, {shown}, is whole numbers unlike those below: names or data',
-            dict(no_header=True),
-            header=True,
-        )
-        return True
-    return mixed_header(first, numbers, body, inside, ask)
-
-
-def looks_like_names(first: list, body: list) -> bool:
-    "Whether a row of numbers may be names: whole above others, or steps of one."
-    if not all(re.match(r'\d+$', s) for s in first) or len(set(first)) < len(first):
+    cells = pd.Series(head.to_numpy().ravel(), dtype=object)
+    values = as_numbers(cells, inside, GAPS)[0].reshape(head.shape)
+    numbers = ~np.isnan(values)
+    gaps = cells.isin(GAPS).to_numpy().reshape(head.shape)
+    first = numbers[0]
+    if not first.any():
+        return not gaps[0].all()
+    below = numbers[1:].sum(0) > 0.5 * (~gaps[1:]).sum(0)
+    words_over_numbers = (below & ~first & ~gaps[0]).any()
+    odd = looks_like_names(head.to_numpy()[:, first], values[:, first])
+    if len(head) == 1 or not (words_over_numbers or odd):
         return False
-    below = [row for row in body if len(row) == len(first)]
-    whole = [
-        any(re.match(r'[+-]?\d+$', row[j]) for row in below) for j in range(len(first))
-    ]
-    if below and not any(whole):
-        return True
-
-    def steps(row: list) -> bool:
-        values = [float(s) if NUMBER.match(s) and ',' not in s else np.nan for s in row]
-        return len(row) > 1 and bool(np.all(np.diff(values) == 1))
-
-    return steps(first) and sum(map(steps, below)) <= 0.05 * len(below)
-
-# %% ../nbs/93_tables.ipynb #35cbf530
-def counts_in_front(rows: list, ask: Questions) -> bool:
-    "Whether the first row is the number of rows, as in some old formats; asks then."
-    found = (
-        len(rows) > 5 and rows[0][0] == str(len(rows) - 1) and not ask.options.no_header
-    )
-    if found:
-        shown = ','.join(rows[0][:4])
-        what = f'the first line, {shown}, begins with the number of rows below it'
-        ask.ask(what, dict(no_header=True), skip=ask.options.skip + 1)
-    return found
-
-
-def mixed_header(
-    first: list, numbers: list, body: list, inside: Inside, ask: Questions
-) -> bool:
-    "Whether a row of numbers and words holds names; asks if words stand over numbers."
-    over = 0
-    for j, number in enumerate(numbers):
-        below = [row[j] for row in body if len(row) > j and row[j] not in GAPS]
-        share = sum(is_number(s, inside) for s in below) / max(1, len(below))
-        over += not number and first[j] not in GAPS and share > 0.5
-    numeric = [j for j, number in enumerate(numbers) if number]
-    below = [[row[j] for j in numeric] for row in body if len(row) == len(first)]
-    if not over and not looks_like_names([first[j] for j in numeric], below):
-        return False
-    shown = ','.join(first[:4])
+    what = 'is whole numbers' if first.all() else 'holds words and numbers,'
     ask.ask(
-        f'the first line, {shown}, holds words and numbers, unlike those below: names or '
-        'data',
+        f'the first line, {",".join(head.iloc[0, :4])}, {what} unlike those below: '
+        'names or data',
         dict(no_header=True),
         header=True,
     )
     return True
 
+
+def looks_like_names(texts: np.ndarray, values: np.ndarray) -> bool:
+    "Whether a row of numbers may be names: whole above others, or steps of one."
+    whole = np.vectorize(lambda s: bool(re.fullmatch(r'[+-]?\d+', s)))(texts)
+    first = texts[0].tolist()
+    if not all(map(str.isdigit, first)) or len({*first}) < len(first):
+        return False
+    steps = (np.diff(values) == 1).all(1) & (values.shape[1] > 1)
+    return not whole[1:].any() or bool(steps[0] and steps[1:].mean() <= 0.05)
+
+# %% ../nbs/93_tables.ipynb #35cbf530
+def counts_in_front(first: list[str], n: int, ask: Questions) -> bool:
+    "Whether the first of `n` rows counts the others, as in some old formats; asks then."
+    found = n > 5 and first[0] == str(n - 1) and not ask.options.no_header
+    if found:
+        shown = ','.join(first[:4])
+        what = f'the first line, {shown}, begins with the number of rows below it'
+        ask.ask(what, dict(no_header=True), skip=ask.options.skip + 1)
+    return found
+
+
+def names_in_comment(
+    comment: str, delimiter: str, inside: Inside, ask: Questions
+) -> list[str] | None:
+    "Names from the comment above the data, as NumPy writes them; None if they are none."
+    import pandas as pd
+
+    names = pd.Series(cut([comment], delimiter)[0], dtype=object)
+    numbers = ~np.isnan(as_numbers(names, inside, GAPS)[0])
+    if numbers.any() or (names == '').any() or ask.options.no_header:
+        return None
+    ask.note('names come from the comment above the data')
+    return names.tolist()
+
 # %% ../nbs/93_tables.ipynb #244295e9
 @dataclass
 class Raw:
-    "A table before anything is left out: named columns of numbers or of texts."
+    "A table before anything is left out."
 
-    names: list  # of the columns
-    columns: list  # each a list of texts, or a float64 array with NaN for gaps
-    rows: np.ndarray  # where each row stands in its file
+    frame: 'pd.DataFrame'  # numbers or texts by name; its index tells where rows stand
     named: bool = True  # whether the names come from the file
     inside: Inside = field(default_factory=Inside)  # marks inside numbers
     nameless: bool = False  # whether the first column has no name
 
+    @property
+    def names(self) -> list[str]:
+        "Of the columns."
+        return list(self.frame.columns)
 
-def unique_names(names: list, ask: Questions) -> list:
+
+def unique_names(names: list[str], ask: Questions) -> list[str]:
     "Names that differ; asks about those that do not."
-    seen: Counter = Counter()
-    found = []
+    found: list[str] = []
     for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f'{name}.{seen[name]}')
-    twice = [name for name, n in seen.items() if n > 1]
+        k = 1
+        new = name
+        while new in found:
+            k += 1
+            new = f'{name}.{k}'
+        found.append(new)
+    twice = [name for name, k in Counter(names).items() if k > 1]
     if twice:
         ask.ask(f'names that occur twice: {", ".join(twice)}', names=join_names(found))
     return found
 
 
-def expect_even(rows: list, numbers: list, ask: Questions) -> tuple[list, list]:
-    "Rows of one length; asks about others."
-    width = Counter(map(len, rows)).most_common(1)[0][0]
-    odd = [i for i, row in enumerate(rows) if len(row) != width]
-    if not odd:
-        return rows, numbers
-    told = [f'{numbers[i]} (has {len(rows[i])})' for i in odd[:5]]
-    shown = ', '.join(told) + ' …' * (len(odd) > 5)
-    what = f'line {shown}: not {width} fields as in the others'
-    if odd == list(range(len(odd))) and len(odd) <= 20 and ask.options.ragged is None:
-        ask.ask(what, skip=numbers[len(odd) - 1])
-    elif ask.options.ragged is None:
-        ask.ask(f'{count(len(odd), "line")}, namely {what}', ragged='drop')
-    else:
-        ask.note(f'{count(len(odd), "line")} of another length left out')
-    keep = [i for i in range(len(rows)) if len(rows[i]) == width]
-    return [rows[i] for i in keep], [numbers[i] for i in keep]
-
-# %% ../nbs/93_tables.ipynb #5144dfa2
-def split_comments(lines: list) -> tuple[list, str | None]:
-    "The lines without comments, and the last comment before them."
-    body = [(i, line) for i, line in lines if not line.lstrip().startswith('#')]
-    first = body[0][0] if body else 0
-    before = [s for i, s in lines if i < first and s.lstrip().startswith('#')]
-    return body, before[-1].lstrip('# ') if before else None
-
-
-def read_text(text: str, ask: Questions) -> Raw:
-    "A text file as columns of texts."
-    lines, comment = split_comments(read_lines(text, ask.options.skip))
-    if not lines:
-        raise ValueError(f'{ask.source}: expected rows of numbers, got an empty file')
-    try:
-        delimiter = settle_delimiter(lines, ask)
-        rows, numbers = cut(lines, delimiter)
-    except ValueError as e:
-        raise ValueError(f'{ask.source}: {e}') from None
-    names = None
-    if len(rows) > 2 and len(rows[0]) + 1 == len(rows[1]) == len(rows[2]):
-        rows[0].insert(0, '')  # names for all but the index, as R writes them
-    rows, numbers = expect_even(rows, numbers, ask)
-    texts = [list(column) for column in zip(*rows)]
-    inside = settle_inside([c[1:] or c for c in texts], delimiter, ask)
-    if counts_in_front(rows, ask):
-        rows = rows[1:]
-        numbers = numbers[1:]
-        texts = [c[1:] for c in texts]
-    if settle_header(rows, inside, ask):
-        names = rows[0]
-        texts = [c[1:] for c in texts]
-        numbers = numbers[1:]
-    elif comment and len(cut([(0, comment)], delimiter)[0][0]) == len(texts):
-        names = names_in_comment(comment, delimiter, inside, ask)
-    return as_raw(names, texts, np.array(numbers, dtype=np.int64), inside, ask)
-
-# %% ../nbs/93_tables.ipynb #3774921a
-def names_in_comment(
-    comment: str, delimiter: str, inside: Inside, ask: Questions
-) -> list | None:
-    "Names from the comment above the data, as NumPy writes them; None if they are none."
-    names = cut([(0, comment)], delimiter)[0][0]
-    if any(is_number(s, inside) or not s for s in names) or ask.options.no_header:
-        return None
-    ask.note('names come from the comment above the data')
-    return names
-
-
 def as_raw(
-    names: list | None, columns: list, rows: np.ndarray, inside: Inside, ask: Questions
+    names: list[str] | None, frame: 'pd.DataFrame', inside: Inside, ask: Questions
 ) -> Raw:
     "Columns with names that differ; an empty unnamed one at the end is none."
     named = names is not None or ask.options.names is not None
     given = split_names(ask.options.names)
-    if given and len(given) != len(columns):
+    d = frame.shape[1]
+    last = frame.iloc[:, -1]
+    if names and d > 1 and not names[-1] and last.isin(['', np.nan]).all():
+        d -= len(given) != d
+    if given and len(given) != d:
         raise ValueError(
-            f'names: expected {count(len(columns), "name")}, one for each column, '
-            f'got {len(given)}'
+            f'names: expected {count(d, "name")}, one for each column, got {len(given)}'
         )
-    if names and not names[-1] and len(names) > 1 and not any(columns[-1]):
-        names = names[:-1]
-        columns = columns[:-1]
-    found = given or names or [f'x{j}' for j in range(1, len(columns) + 1)]
+    found = (given or names or [f'x{j}' for j in range(1, d + 1)])[:d]
     nameless = not found[0]
     found = [n or (f'x{j + 1}' if j else 'unnamed') for j, n in enumerate(found)]
-    if named and not given:
-        found = unique_names(found, ask)
-    return Raw(found, columns, rows, named, inside, nameless)
+    frame = frame.iloc[:, :d].set_axis(unique_names(found, ask), axis=1)
+    return Raw(frame, named, inside, nameless)
 
-# %% ../nbs/93_tables.ipynb #3ab4692f
-LARGE = 500_000  # characters
-
-
-def read_large(text: str, ask: Questions) -> Raw | None:
-    "A large file without questions, by pandas; None if it has to be read line by line."
-    if len(text) < LARGE or '"' in text or '\r' in text.replace('\r\n', ''):
-        return None
-    head = text[: text.index('\n', LARGE // 4) + 1]
-    probe = Questions(ask.source, ask.options)
-    start = read_text(head, probe)
-    marks = {m for m in ',;\t|' if m in head.rstrip('\n').rsplit('\n', 1)[-1]}
-    if probe.problems or probe.notes or start.inside != Inside() or len(marks) != 1:
-        return None
-    lines = text.count('\n') + (not text.endswith('\n')) - ask.options.skip
-    first = int(start.rows[0]) - 1
-    dots = any('.' in s for c in start.columns for s in c)
-    if dots and judge((s for c in start.columns for s in c), '.') != 'decimal':
-        return None
-    frame = parse_large(text, marks.pop(), len(start.names), first)
-    if frame is None or len(frame) != lines - (first - ask.options.skip):
-        return None
-    columns = large_columns(frame, dots)
-    if columns is None:
-        return None
-    rows = first + 1 + np.arange(len(frame))
-    return Raw(start.names, columns, rows, start.named, Inside(), start.nameless)
-
-# %% ../nbs/93_tables.ipynb #52937818
-def parse_large(text: str, mark: str, width: int, first: int):
-    "A data frame of the lines behind the first ones; None unless all have one length."
+# %% ../nbs/93_tables.ipynb #5144dfa2
+def parse(
+    texts: 'pd.Series', delimiter: str, inside: Inside, words: set, ask: Questions
+) -> 'pd.DataFrame':
+    "Columns by position; texts where pandas finds other than numbers, and in `words`."
     import pandas as pd
 
-    head, body = text, text
-    for _ in range(first):
-        head, _, body = body.partition('\n')
-    lines = body.count('\n') + (not body.endswith('\n'))
-    if body.count(mark) != lines * (width - 1):
-        return None
-    old = int(pd.__version__.split('.')[0]) < 3  # when exactness had to be asked for
-    exact: dict = {'float_precision': 'round_trip'} if old else {}
+    content = '\n'.join(texts.tolist()).encode()
+    way: dict = dict(
+        sep=MARKS[delimiter], header=None, index_col=False, skipinitialspace=True,
+        skip_blank_lines=False, keep_default_na=False, low_memory=False,
+    )  # fmt: skip
+    if int(pd.__version__.split('.')[0]) < 3:  # when exactness had to be asked for
+        way['float_precision'] = 'round_trip'
+    gaps = [*GAPS, *split_names(ask.options.na)]
     try:
-        return pd.read_csv(
-            io.StringIO(body), sep=mark, header=None, names=range(width),
-            skipinitialspace=True, low_memory=False, **exact,
-        )  # fmt: skip
-    except (ValueError, OverflowError):
-        return None
+        frame = pd.read_csv(
+            io.BytesIO(content), decimal=inside.decimal, na_values=gaps, **way
+        )
+    except pd.errors.ParserError as e:
+        raise ValueError(f'{ask.source}: {e}; is a quote open?') from None
+    words = words | {j for j in frame if frame[j].dtype.kind not in 'iuf'}
+    if words:
+        way |= dict(usecols=sorted(words), dtype=str, na_filter=False)
+        again = pd.read_csv(io.BytesIO(content), **way)
+        for j in again:
+            frame[j] = again[j].str.strip()
+    return frame.set_index(texts.index)
 
 
-def large_columns(frame, dots: bool) -> list | None:
-    "Columns of a frame; None if there are fractions where none were seen."
-    columns: list = []
-    for _, column in frame.items():
-        if column.dtype.kind == 'b' or (column.dtype.kind == 'f' and not dots):
-            return None
-        if column.dtype.kind in 'iuf':
-            columns.append(column.to_numpy(np.float64))
-        else:
-            gaps = column.isna()
-            columns.append(['' if g else str(v).strip() for v, g in zip(column, gaps)])
-    return columns
+def read_text(text: str, ask: Questions) -> Raw:
+    "A text file as columns."
+    import pandas as pd
+
+    lines, comment = split_lines(text, ask)
+    few = min(200, max(20, 100_000 // len(lines.iloc[0])))  # lines that are looked at
+    delimiter = settle_delimiter(lines[:few].tolist(), ask)
+    texts = expect_even(to_rows(lines, delimiter, ask), ask)
+    inside = settle_inside(texts[1:].tolist() or texts.tolist(), delimiter, ask)
+    head = pd.DataFrame(cut(texts[: few + 2], delimiter), dtype=object)
+    if counts_in_front(head.iloc[0].tolist(), len(texts), ask):
+        texts = texts[1:]
+        head = head[1:]
+    names: list[str] | None = None
+    if settle_header(head[: few + 1], inside, ask):
+        names = head.iloc[0].tolist()
+        texts = texts[1:]
+    elif comment and len(cut([comment], delimiter)[0]) == head.shape[1]:
+        names = names_in_comment(comment, delimiter, inside, ask)
+    index = split_names(ask.options.index)
+    called = split_names(ask.options.names) or names or [f'x{j + 1}' for j in head]
+    called = [name or 'unnamed' for name in called]
+    words = {j for j in head if {str(j + 1), *called[j : j + 1]} & {*index}}
+    frame = parse(texts, delimiter, inside, words, ask) if len(texts) else head[:0]
+    return as_raw(names, frame, inside, ask)
 
 # %% ../nbs/93_tables.ipynb #e4de55bf
 def needs(package: str, what: str) -> ValueError:
@@ -751,30 +698,24 @@ def needs(package: str, what: str) -> ValueError:
     )
 
 
-def from_frame(frame, ask: Questions) -> Raw:
+def from_frame(frame: 'pd.DataFrame', ask: Questions) -> Raw:
     "A data frame as columns."
     names = [
         '/'.join(map(str, n)) if isinstance(n, tuple) else str(n) for n in frame.columns
     ]
-    columns: list = []
-    for j in range(frame.shape[1]):
-        column = frame.iloc[:, j]
-        if column.dtype.kind in 'biuf':
-            columns.append(column.to_numpy(np.float64, na_value=np.nan))
-        else:
-            gaps = column.isna()
-            columns.append(['' if g else str(v) for v, g in zip(column, gaps)])
     named = any(not isinstance(n, (int, np.integer)) for n in frame.columns)
-    return as_raw(
-        names if named else None, columns, np.arange(len(frame)), Inside(), ask
-    )
+    frame = frame.set_axis(range(frame.shape[1]), axis=1).reset_index(drop=True)
+    for j, kind in frame.dtypes.items():
+        if kind.kind not in 'biuf':
+            frame[j] = frame[j].astype(object).where(frame[j].notna(), '').map(str)
+    return as_raw(names if named else None, frame, Inside(), ask)
 
 
 def from_array(array: np.ndarray, ask: Questions) -> Raw:
     "An array of numbers as columns; `ValueError` if it is none."
-    if array.dtype.names:
-        import pandas as pd
+    import pandas as pd
 
+    if array.dtype.names:
         return from_frame(pd.DataFrame({k: array[k] for k in array.dtype.names}), ask)
     if array.dtype.kind not in 'biuf':
         raise ValueError(
@@ -787,63 +728,44 @@ def from_array(array: np.ndarray, ask: Questions) -> Raw:
             f'{ask.source}: expected a table of shape (n, d) with rows in it, or uint8 '
             f'images, got {array.dtype} of shape {array.shape}'
         )
-    columns = list(array.astype(np.float64).T)
-    return as_raw(None, columns, np.arange(len(array)), Inside(), ask)
+    return as_raw(None, pd.DataFrame(array.astype(np.float64)), Inside(), ask)
 
 # %% ../nbs/93_tables.ipynb #a3e92373
-def load_npy(path: Path, raw: bytes) -> Any:
-    "What a .npy or .npz file holds; `ValueError` if those are no plain numbers."
+BINARY = {
+    'npy': 'NumPy',
+    'npz': 'NumPy',
+    'mat': 'MAT',
+    'parquet': 'Parquet',
+    'pq': 'Parquet',
+}
+
+
+def load(path: Path, raw: bytes, kind: str) -> Any:
+    "The data frame, the array or the named arrays of a binary file."
+    stream = io.BytesIO(raw)
     try:
-        return np.load(io.BytesIO(raw), allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
-        raise ValueError(
-            f'{path}: not an array of plain numbers ({e}); '
-            'write it with numpy.save(path, array.astype("float64"))'
-        ) from e
+        if kind == 'NumPy':
+            found = np.load(stream, allow_pickle=False)
+            return dict(found) if hasattr(found, 'files') else found
+        if kind == 'Parquet':
+            import pandas as pd
 
-
-def load_npz(path: Path, raw: bytes, key: str | None) -> np.ndarray:
-    "The only array of a .npz file, or the one called `key`."
-    archive = load_npy(path, raw)
-    name = choose_key(path, list(archive.files), key, 'arrays')
-    try:
-        return archive[name]
-    except ValueError as e:
-        raise ValueError(f'{path}, array {name}: {e}') from e
-
-
-def load_mat(path: Path, raw: bytes, key: str | None) -> np.ndarray:
-    "The only numeric matrix of a .mat file, or the one called `key`."
-    try:
+            return pd.read_parquet(stream)
         import scipy.io
+
+        found = scipy.io.loadmat(stream).items()
+        arrays = {k: v for k, v in found if isinstance(v, np.ndarray)}
+        return {k: v for k, v in arrays.items() if v.dtype.kind in 'biuf'}
     except ImportError:
-        raise needs('scipy', f'{path}: a MAT file') from None
-    try:
-        found = scipy.io.loadmat(io.BytesIO(raw))
+        package = 'scipy' if kind == 'MAT' else 'pyarrow'
+        raise needs(package, f'{path}: a {kind} file') from None
     except NotImplementedError:
-        raise ValueError(
-            f'{path}: a MAT file of version 7.3; save it with -v7, or as .csv'
-        ) from None
+        what = 'a MAT file of version 7.3; save it with -v7, or as .csv'
+        raise ValueError(f'{path}: {what}') from None
     except Exception as e:  # whatever a damaged file raises
-        raise ValueError(f'{path}: damaged, or no MAT file ({e})') from None
-    arrays = {
-        k: v
-        for k, v in found.items()
-        if not k.startswith('__') and getattr(v, 'dtype', np.dtype('O')).kind in 'biuf'
-    }
-    return arrays[choose_key(path, list(arrays), key, 'arrays')]
-
-
-def load_parquet(path: Path, raw: bytes):
-    "A Parquet file as a data frame."
-    import pandas as pd
-
-    try:
-        return pd.read_parquet(io.BytesIO(raw))
-    except ImportError:
-        raise needs('pyarrow', f'{path}: a Parquet file') from None
-    except Exception as e:  # whatever a damaged file raises
-        raise ValueError(f'{path}: damaged, or no Parquet file ({e})') from None
+        way = '; write it with numpy.save(path, array.astype("float64"))'
+        what = f'damaged, or no {kind} file of plain numbers ({e})'
+        raise ValueError(f'{path}: {what}' + way * (kind == 'NumPy')) from None
 
 # %% ../nbs/93_tables.ipynb #074c52d8
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.pgm', '.ppm')
@@ -892,14 +814,11 @@ def read_folder(path: Path) -> tuple[np.ndarray, list]:
 
 # %% ../nbs/93_tables.ipynb #ba6f67fc
 CONVERT = {  # how to make a table of what is not read here
-    'xlsx': "pandas.read_excel('{0}').to_csv('{1}.csv', index=False)",
-    'xls': "pandas.read_excel('{0}').to_csv('{1}.csv', index=False)",
-    'ods': "pandas.read_excel('{0}').to_csv('{1}.csv', index=False)",
+    'xlsx xls ods': "pandas.read_excel('{0}').to_csv('{1}.csv', index=False)",
     'feather': "pandas.read_feather('{0}').to_parquet('{1}.parquet')",
     'dta': "pandas.read_stata('{0}').to_parquet('{1}.parquet')",
     'sav': "pandas.read_spss('{0}').to_parquet('{1}.parquet')",
-    'h5': "pandas.read_hdf('{0}').to_parquet('{1}.parquet')",
-    'hdf5': "pandas.read_hdf('{0}').to_parquet('{1}.parquet')",
+    'h5 hdf5': "pandas.read_hdf('{0}').to_parquet('{1}.parquet')",
     'json': "pandas.read_json('{0}').to_csv('{1}.csv', index=False)",
     'pt': "numpy.save('{1}.npy', torch.load('{0}').numpy())",
     'pkl': "pandas.read_pickle('{0}').to_parquet('{1}.parquet')",
@@ -920,43 +839,35 @@ def read_file(path: Path, ask: Questions) -> Raw | np.ndarray:
     kind = suffix_of(path)
     if not path.is_file():
         raise ValueError(f'{path}: no such file')
-    if kind not in (*TEXTS, 'npy', 'npz', 'mat', 'parquet', 'pq'):
-        way = CONVERT.get(kind, '').format(path.name, path.stem)
+    if kind not in (*TEXTS, *BINARY):
+        ways = [way for kinds, way in CONVERT.items() if kind in kinds.split()]
+        way = ''.join(ways).format(path.name, path.stem)
         raise ValueError(
             f'{path}: expected .csv, .tsv, .txt, .npy, .npz, .mat, .parquet or a folder '
             f'of images, got suffix {path.suffix!r}' + f'; in Python: {way}' * bool(way)
         )
     raw = read_content(path, ask.options.key)
-    if kind in ('parquet', 'pq'):
-        return from_frame(load_parquet(path, raw), ask)
     if kind in TEXTS:
-        text = decode(raw, ask)
-        return read_large(text, ask) or read_text(text, ask)
-    load = {'npz': load_npz, 'mat': load_mat}.get(kind)
-    array = load(path, raw, ask.options.key) if load else load_npy(path, raw)
-    return as_images(array, ask) if is_images(array) else from_array(array, ask)
+        return read_text(decode(raw, ask), ask)
+    found = load(path, raw, BINARY[kind])
+    if isinstance(found, dict):
+        found = found[choose_key(path, list(found), ask.options.key, 'arrays')]
+    return from_object(found, ask)
 
 # %% ../nbs/93_tables.ipynb #45fd3f6a
-def is_images(array) -> bool:
-    "Whether an array is of bytes and has three dimensions or more."
-    return array.dtype == np.uint8 and array.ndim > 2
-
-
 def as_images(array: np.ndarray, ask: Questions) -> np.ndarray:
     "Bytes (n, h, w) or (n, c, h, w) as images (n, c, h, w); else `ValueError`."
-    name = ask.source
     shape = array.shape
-    if array.size == 0:
-        raise ValueError(f'{name}: expected at least one image, got shape {shape}')
-    if array.ndim == 3:
-        return array[:, None]
-    if array.ndim != 4:
+    if array.size == 0 or len(shape) > 4:
         raise ValueError(
-            f'{name}: expected bytes of shape (n, h, w) or (n, c, h, w), got {shape}'
+            f'{ask.source}: expected at least one image, bytes of shape (n, h, w) or '
+            f'(n, c, h, w), got shape {shape}'
         )
+    if len(shape) == 3:
+        return array[:, None]
     if shape[1] > 4 and shape[-1] in (1, 3, 4):
         raise ValueError(
-            f'{name}: expected images (n, c, h, w), got {shape}, '
+            f'{ask.source}: expected images (n, c, h, w), got {shape}, '
             'which looks like (n, h, w, c); use array.transpose(0, 3, 1, 2)'
         )
     return array
@@ -971,12 +882,8 @@ def from_object(thing: Any, ask: Questions) -> Raw | np.ndarray:
         thing = thing.float() if thing.dtype == torch.bfloat16 else thing
         thing = thing.numpy()
     array = np.asarray(thing)
-    if array.ndim == 0:
-        raise ValueError(
-            f'{ask.source}: expected a table of shape (n, d) with rows in it, '
-            f'got shape {array.shape}'
-        )
-    return as_images(array, ask) if is_images(array) else from_array(array, ask)
+    images = array.dtype == np.uint8 and array.ndim > 2
+    return as_images(array, ask) if images else from_array(array, ask)
 
 # %% ../nbs/93_tables.ipynb #1a67c417
 def pick(names: list, wanted: str | None, option: str) -> list[int]:
@@ -1003,210 +910,190 @@ def counts_rows(values: np.ndarray) -> bool:
     return bool(np.all(np.diff(values) == 1))
 
 
-def find_index(raw: Raw, chosen: list[int], ask: Questions) -> int | None:
-    "The position of the column that names the rows, if any; asks about one that may."
+def find_index(raw: Raw, chosen: list[str], ask: Questions) -> str | None:
+    "The column that names the rows, if any; asks about one that may."
     if ask.options.index == 'none':
         return None
     if ask.options.index is not None:
-        return pick(raw.names, ask.options.index, 'index')[0]
-    for j in chosen:
-        if j == 0 and raw.nameless:
-            name = join_names(raw.names[:1])
-            ask.ask('the first column has no name', dict(index='none'), index=name)
-            return 0
-        fields, inside = as_fields(raw, j)
-        texts: dict = {}
-        values = fields
-        if isinstance(fields, list):
-            values, texts = parse_column(fields, inside, GAPS)
-        if not texts and counts_rows(values):
-            name = raw.names[j]
+        return raw.names[pick(raw.names, ask.options.index, 'index')[0]]
+    first = raw.names[0]
+    for name in chosen:
+        if name == first and raw.nameless:
+            what = 'the first column has no name'
+        else:
+            values, texts = as_numbers(raw.frame[name], raw.inside, GAPS)
+            if len(texts) or not counts_rows(values):
+                continue
             what = f'{name}: counts the rows, {values[0]:g}, {values[1]:g}, …'
-            ask.ask(what, dict(index='none'), index=join_names([name]))
-            return j
+        ask.ask(what, dict(index='none'), index=join_names([name]))
+        return name
     return None
 
 
-def as_fields(raw: Raw, j: int) -> tuple[Any, Inside]:
-    "The fields of a column and the marks inside them."
-    column = raw.columns[j]
-    return (column, raw.inside) if isinstance(column, list) else (column, Inside())
-
-# %% ../nbs/93_tables.ipynb #3d70319a
-def choose_columns(raw: Raw, ask: Questions) -> tuple[list[int], int | None]:
-    "The positions of the variables, and of the column that names the rows."
+def choose_columns(raw: Raw, ask: Questions) -> tuple[list[str], str | None]:
+    "The names of the variables, and of the column that names the rows."
     o = ask.options
-    chosen = list(range(len(raw.names)))
+    chosen = raw.names
     if o.columns:
-        chosen = pick(raw.names, o.columns, 'columns')
-    out = pick(raw.names, o.drop, 'drop')
-    chosen = [j for j in chosen if j not in out]
+        chosen = [chosen[j] for j in pick(chosen, o.columns, 'columns')]
+    out = [raw.names[j] for j in pick(raw.names, o.drop, 'drop')]
+    chosen = [name for name in chosen if name not in out]
     index = find_index(raw, [] if o.columns else chosen, ask)
-    return [j for j in chosen if j != index], index
+    return [name for name in chosen if name != index], index
 
 # %% ../nbs/93_tables.ipynb #1f54fd26
-def to_numbers(raw: Raw, j: int, ask: Questions) -> np.ndarray | None:
+def to_numbers(raw: Raw, names: list[str], ask: Questions) -> 'pd.DataFrame':
+    "Columns as numbers, without those that hold too many texts, which it asks about."
+    import pandas as pd
+
+    found = {name: column_of(raw, name, ask) for name in names}
+    found = {name: values for name, values in found.items() if values is not None}
+    return pd.DataFrame(found, raw.frame.index)
+
+
+def column_of(raw: Raw, name: str, ask: Questions) -> np.ndarray | None:
     "A column as numbers; asks about texts in it, and is None if they are too many."
     gaps = GAPS | set(split_names(ask.options.na))
-    fields, inside = as_fields(raw, j)
-    if not isinstance(fields, list):
-        return fields
-    values, texts = parse_column(fields, inside, gaps)
-    if not texts:
+    fields = raw.frame[name]
+    values, texts = as_numbers(fields, raw.inside, gaps)
+    if texts.empty:
         return values
-    name = raw.names[j]
-    kinds = Counter(texts.values())
-    shown = ', '.join(map(repr, list(kinds)[:3])) + ', …' * (len(kinds) > 3)
-    first = raw.rows[next(iter(texts))]
-    what = f'{name}: text in {count(len(texts), "row")} ({shown}; the first in {first})'
-    for mark in ("'", ' ', '\u00a0', '\u202f'):
-        way = Inside(inside.decimal, mark)
-        if not inside.thousands and not parse_column(fields, way, gaps)[1]:
-            ask.ask(what, dict(drop=join_names([name])), thousands=mark)
-            return parse_column(fields, way, gaps)[0]
-    numbers = len(fields) - len(texts) - sum(s in gaps for s in fields)
+    kinds = texts.unique().tolist()
+    shown = ', '.join(map(repr, kinds[:3])) + ', …' * (len(kinds) > 3)
+    rows = f'{count(len(texts), "row")} ({shown}; the first in {texts.index[0]})'
+    what = f'{name}: text in {rows}'
+    out = dict(drop=join_names([name]))
+    for mark in ("'", ' ', '\u00a0', '\u202f') * (not raw.inside.thousands):
+        again, rest = as_numbers(fields, Inside(raw.inside.decimal, mark), gaps)
+        if rest.empty:
+            ask.ask(what, out, thousands=mark)
+            return again
+    numbers = len(fields) - len(texts) - fields.isin(gaps).sum()
     if len(texts) <= numbers and len(kinds) <= 5:
-        ask.ask(what, dict(drop=join_names([name])), na=join_names(kinds))
+        ask.ask(what, out, na=join_names(kinds))
         return values
     ask.ask(what, drop=join_names([name]))
     return None
 
 # %% ../nbs/93_tables.ipynb #5f7110b8
-def ask_about_gaps(
-    names: list, columns: list, rows: np.ndarray, ask: Questions
-) -> list[int]:
-    "The positions of columns to keep; asks about empty ones, and about gaps."
-    n = len(columns[0])
-    empty = [int((~np.isfinite(c)).sum()) for c in columns]
-    keep = [j for j, k in enumerate(empty) if k <= n / 2]
-    for j, k in enumerate(empty):
-        if j not in keep:
-            share = f'{k:,} of {count(n, "row")}'
-            ask.ask(f'{names[j]}: empty in {share}', drop=join_names([names[j]]))
-    ask_about_holes([names[j] for j in keep], [columns[j] for j in keep], rows, ask)
-    return keep
+def ask_about_gaps(frame: 'pd.DataFrame', ask: Questions) -> 'pd.DataFrame':
+    "The columns to keep; asks about empty ones, and about gaps."
+    n = len(frame)
+    empty = (~np.isfinite(frame)).sum()
+    for name, k in empty[empty > n / 2].items():
+        what = f'{name}: empty in {k:,} of {count(n, "row")}'
+        ask.ask(what, drop=join_names([name]))
+    frame = frame.loc[:, empty <= n / 2]
+    ask_about_holes(frame, ask)
+    return frame
 
 
-def ask_about_holes(
-    names: list, columns: list, rows: np.ndarray, ask: Questions
-) -> None:
+def ask_about_holes(frame: 'pd.DataFrame', ask: Questions) -> None:
     "Ask what becomes of empty and infinite cells."
-    finite = [np.isfinite(c) for c in columns]
-    holes = [j for j, f in enumerate(finite) if not f.all()]
-    if not holes or ask.options.missing:
+    finite = np.isfinite(frame)
+    holes = finite.columns[~finite.all()]
+    if holes.empty or ask.options.missing:
         return
     told = {}
-    for j in holes:
-        infinite = int(np.isinf(columns[j]).sum())
+    for name in holes:
+        infinite = int(np.isinf(frame[name]).sum())
         more = f', of them infinite {infinite:,}' * bool(infinite)
-        told[j] = f'{names[j]} ({int((~finite[j]).sum()):,}{more})'
-    full = int(np.all(finite, 0).sum())
-    what = (
+        told[name] = f'{name} ({(~finite[name]).sum():,}{more})'
+    n = len(frame)
+    full = int(finite.all(axis=1).sum())
+    few = full < n / 3 or full < 20 <= n
+    ask.ask(
         f'empty or infinite cells in {shorten(told)}; the first in row '
-        f'{rows[np.argmin(finite[holes[0]])]} of {names[holes[0]]}; {full:,} of '
-        f'{count(len(rows), "row")} are complete'
+        f'{finite[holes[0]].idxmin()} of {holes[0]}; {full:,} of {count(n, "row")} '
+        'are complete',
+        dict(missing='drop-rows' if few else 'median'),
+        missing='median' if few else 'drop-rows',
     )
-    ways = [dict(missing='drop-rows'), dict(missing='median')]
-    few = full < len(rows) / 3 or full < 20 <= len(rows)
-    cure, other = ways[::-1] if few else ways
-    ask.ask(what, other, **cure)
 
 # %% ../nbs/93_tables.ipynb #3bdb45ae
-def middles(names: list, columns: list) -> dict:
+def middles(frame: 'pd.DataFrame') -> dict:
     "Median and mean of each column, by name."
-    found = {}
-    for name, column in zip(names, columns):
-        present = column[np.isfinite(column)]
-        if len(present):
-            found[name] = dict(
-                median=float(np.median(present)), mean=float(present.mean())
-            )
-    return found
+    import pandas as pd
+
+    finite = frame.where(np.isfinite(frame))
+    found = pd.DataFrame(dict(median=finite.median(), mean=finite.mean()))
+    return found.dropna().to_dict('index')
 
 
 def fill_gaps(
-    names: list, columns: list, missing: str | None, fills: dict
-) -> tuple[np.ndarray, np.ndarray]:
-    "Columns without gaps (n, d), and the positions of the rows that stay."
-    values = np.stack(columns, 1)
+    frame: 'pd.DataFrame', missing: str | None, fills: dict
+) -> 'pd.DataFrame':
+    "The rows without gaps, some of which may have been filled."
+    finite = frame.where(np.isfinite(frame))
     if missing in ('median', 'mean'):
-        for j, name in enumerate(names):
-            hole = ~np.isfinite(values[:, j])
-            if name in fills:
-                values[hole, j] = fills[name][missing]
-    keep = np.isfinite(values).all(1).nonzero()[0]
-    return values[keep], keep
+        finite = finite.fillna({name: fills[name][missing] for name in fills})
+    return finite.dropna()
 
 # %% ../nbs/93_tables.ipynb #c598b1e7
-def dependent(values: np.ndarray) -> list[int]:
-    "The columns that are linear functions of those before them, by elimination."
-    d = values.shape[1]
-    s = np.corrcoef(values, rowvar=False).reshape(d, d)
-    found = []
-    for j in range(d):
-        if s[j, j] < 1e-10:
-            found.append(j)
-            continue
-        s = s - np.outer(s[:, j], s[j]) / s[j, j]
-    return found
-
-
 def ask_about_density(
-    columns: list,  # Each float64 (n,), NaN for gaps
-    names: list,  # Of the columns
-    given: list,  # Names of those that are only conditions
+    frame: 'pd.DataFrame',  # Numbers, NaN for gaps
+    given: list[str],  # Names of the columns that are only conditions
     ask: Questions,
-) -> list[int]:  # Positions of the columns to keep
+) -> 'pd.DataFrame':  # The columns to keep
     "Ask about columns without a density."
-    present = [c[np.isfinite(c)] for c in columns]
-    spread = pick(names, ask.options.dequantize, 'dequantize')
-    fixed = [j for j, name in enumerate(names) if name in given]
-    out = [j for j, c in enumerate(present) if j not in fixed and np.ptp(c) == 0]
+    names = list(frame)
+    frame = frame.where(np.isfinite(frame))
+    spread = [names[j] for j in pick(names, ask.options.dequantize, 'dequantize')]
+    fixed = [name for name in names if name in given]
+    least = frame.min()
+    out = [name for name in names if least[name] == frame[name].max()]
+    out = [name for name in out if name not in fixed]
     if out:
-        told = ', '.join(f'{names[j]} (always {present[j][0]:g})' for j in out)
-        ask.ask(f'constant: {told}', drop=join_names(names[j] for j in out))
-    rest = [j for j in range(len(names)) if j not in [*out, *fixed]]
-    found = find_dependent(columns, [*fixed, *rest])
-    found = [j for j in found if j not in [*fixed, *spread]]
+        told = ', '.join(f'{name} (always {least[name]:g})' for name in out)
+        ask.ask(f'constant: {told}', drop=join_names(out))
+    rest = [name for name in names if name not in [*out, *fixed]]
+    found = find_dependent(frame[[*fixed, *rest]].dropna())
+    found = [name for name in found if name not in [*fixed, *spread]]
     if found:
-        told = ', '.join(names[j] for j in found)
-        what = f'a linear function of other columns: {told}'
-        ask.ask(what, drop=join_names(names[j] for j in found))
-    rest = [j for j in rest if j not in found]
-    ask_about_ties(present, names, rest, spread, ask)
-    return [j for j in range(len(names)) if j not in [*out, *found]]
+        what = f'a linear function of other columns: {", ".join(found)}'
+        ask.ask(what, drop=join_names(found))
+    rest = [name for name in rest if name not in found]
+    ask_about_ties(frame[rest], spread, ask)
+    return frame[[name for name in names if name not in [*out, *found]]]
 
 
-def find_dependent(columns: list, order: list[int]) -> list[int]:
-    "The columns that are linear functions of those before them in `order`."
-    values = np.stack([columns[j] for j in order], 1) if order else np.zeros((0, 0))
-    full = values[np.isfinite(values).all(1)]
-    if len(full) <= len(order) + 1:
+def find_dependent(full: 'pd.DataFrame') -> list[str]:
+    "The columns that are linear functions of those before them."
+    if full.empty:
         return []
-    moving = (np.ptp(full, 0) > 0).nonzero()[0]
-    return [order[moving[k]] for k in dependent(full[:, moving])]
+    moving = full.loc[:, full.max() > full.min()]
+    x = torch.from_numpy(moving.to_numpy(copy=True))
+    rest = list(range(x.shape[1]))
+    found: list[int] = []
+    while groups := dependent_columns(x, rest, np.finfo(np.float64).eps):
+        seen: set = set()
+        for group in sorted(groups, key=max, reverse=True):
+            if seen.isdisjoint(group):
+                found.append(max(group))  # a function of those before it in its group
+            seen.update(group)
+        rest = [j for j in rest if j not in found]
+    return [moving.columns[j] for j in sorted(found)]
 
 # %% ../nbs/93_tables.ipynb #a293d08c
-def ask_about_ties(
-    columns: list, names: list, rest: list[int], settled: list[int], ask: Questions
-) -> None:
-    "Ask about those of the columns `rest` that take few values."
+def ask_about_ties(frame: 'pd.DataFrame', settled: list[str], ask: Questions) -> None:
+    "Ask about those columns that take few values."
     spread: dict = {}
     lost: dict = {}
-    for j in rest:
-        name = names[j]
-        reason = None if j in settled else ties_of(torch.from_numpy(columns[j]))
+    for name in frame:
+        column = frame[name].dropna().to_numpy(copy=True)
+        reason = None if name in settled else ties_of(torch.from_numpy(column))
         if reason is None:
             continue
-        step = step_of(torch.from_numpy(columns[j]))
-        points = math.inf if step is None else np.ptp(columns[j]) / step
-        if points > 20 * len(np.unique(columns[j])):
+        step = step_of(torch.from_numpy(column))
+        points = math.inf if step is None else np.ptp(column) / step
+        if points > 20 * len(np.unique(column)):
             lost[name] = f'{name} ({reason})'
         else:
             spread[name] = f'{name} ({reason}, in steps of {step:.6g})'
     if lost:
         ways: list = [dict(drop=join_names(lost)), dict(allow_ties=True)]
-        cure, other = ways[::-1] if len(lost) == len(rest) else ways  # keep one column
+        everything = len(lost) == frame.shape[1]
+        cure, other = ways[::-1] if everything else ways  # keep one column
         ask.ask(f'no density: {shorten(lost)}', other, **cure)
     if spread:
         what = f'few values: {shorten(spread)}'
@@ -1233,9 +1120,8 @@ def spread_steps(
             f'{count(int(off.sum()), "value")} such as {values[off][0]:g} are no '
             f'multiple of {step:g} from {start:g}'
         )
-    u = (
-        generator.random(len(values)) * (1 - 2e-6) + 1e-6
-    )  # rounding cannot leave the step
+    inside = 1 - 2e-6  # which rounding cannot leave
+    u = 1e-6 + inside * generator.random(len(values))
     return start + step * (np.rint(k) + u)
 
 
@@ -1333,9 +1219,8 @@ def settle_levels(images: np.ndarray, ask: Questions) -> None:
 # %% ../nbs/93_tables.ipynb #e5cd96ff
 def finish(
     raw: Raw,
-    columns: list,
-    names: list,
-    index: int | None,
+    frame: 'pd.DataFrame',
+    index: str | None,
     ask: Questions,
     fills: dict,
     lattice: dict,
@@ -1344,22 +1229,28 @@ def finish(
     for name, (start, step) in lattice.items():  # what is filled in has steps too
         for kind, value in fills.get(name, {}).items():
             fills[name][kind] = start + step * round((value - start) / step)
-    values, keep = fill_gaps(names, columns, ask.options.missing, fills)
+    full = fill_gaps(frame, ask.options.missing, fills)
+    if full.empty:
+        raise ValueError(
+            f'{ask.source}: no row is left; use missing (--missing median)'
+        )
+    values = full.to_numpy(np.float64, copy=True)
     for k, (name, (start, step)) in enumerate(lattice.items()):
-        j = names.index(name)
+        j = full.columns.get_loc(name)
         noise = np.random.default_rng([17, k])
         try:
             values[:, j] = spread_steps(values[:, j], start, step, noise)
         except ValueError as e:
             raise ValueError(f'{ask.source}, column {name}: {e}') from None
-    left = len(columns[0]) - len(keep)
+    left = len(frame) - len(full)
     if left:
         ask.note(f'{count(left, "row")} with empty cells left out')
-    labels = [] if index is None else [str(raw.columns[index][i]) for i in keep]
-    used = {*names} | ({raw.names[index]} if index is not None else set())
+    names = list(full)
+    ignored = [name for name in raw.names if name not in [*names, index]]
+    labels = [] if index is None else raw.frame[index][full.index].map(str).tolist()
     return Table(
-        values, names, raw.rows[keep], ask.source, raw.named, ask.options,
-        [n for n in raw.names if n not in used], fills, lattice, labels, ask.notes,
+        values, names, full.index.to_numpy(), ask.source, raw.named, ask.options,
+        ignored, fills, lattice, labels, ask.notes,
     )  # fmt: skip
 
 # %% ../nbs/93_tables.ipynb #708ac89d
@@ -1379,35 +1270,22 @@ def open_table(
             ask.settle()
         return raw
     chosen, index = choose_columns(raw, ask)
-    columns = {j: to_numbers(raw, j, ask) for j in chosen}
-    chosen = [j for j in chosen if columns[j] is not None]
-    expect_rest(raw, chosen, ask)
-    names = [raw.names[j] for j in chosen]
-    keep = ask_about_gaps(names, [columns[j] for j in chosen], raw.rows, ask)
-    expect_rest(raw, keep, ask)
-    chosen = [chosen[k] for k in keep]
-    names = [names[k] for k in keep]
+    frame = to_numbers(raw, chosen, ask)
+    expect_rest(frame, ask)
+    frame = ask_about_gaps(frame, ask)
+    expect_rest(frame, ask)
     if density and not ask.options.allow_ties:
-        wanted = [columns[j] for j in chosen]
-        keep = ask_about_density(wanted, names, list(given), ask)
-        expect_rest(raw, keep, ask)
+        expect_rest(ask_about_density(frame, list(given), ask), ask)
     ask.settle()
-    lattice = settle_lattice([columns[j] for j in chosen], names, ask)
-    numbers = [columns[j] for j in chosen]
-    fills = middles(names, numbers)
-    table = finish(raw, numbers, names, index, ask, fills, lattice)
-    if not len(table):
-        raise ValueError(
-            f'{ask.source}: no row is left; use missing (--missing median)'
-        )
-    return table
+    lattice = settle_lattice(frame, ask)
+    return finish(raw, frame, index, ask, middles(frame), lattice)
 
 # %% ../nbs/93_tables.ipynb #3daa718e
-def expect_rest(raw: Raw, columns: list, ask: Questions) -> None:
+def expect_rest(frame: 'pd.DataFrame', ask: Questions) -> None:
     "Raise an error if no column or no row is left."
-    if columns and len(raw.rows):
+    if frame.size:
         return
-    what = 'row' if columns else 'column'
+    what = 'row' if frame.shape[1] else 'column'
     message = f'no {what} of numbers' + ' is left' * bool(ask.problems)
     if ask.problems:
         ask.problems.append(Problem(message))
@@ -1415,18 +1293,19 @@ def expect_rest(raw: Raw, columns: list, ask: Questions) -> None:
     raise ValueError(f'{ask.source}: expected rows of numbers, got {message}')
 
 
-def settle_lattice(columns: list, names: list, ask: Questions) -> dict:
+def settle_lattice(frame: 'pd.DataFrame', ask: Questions) -> dict:
     "Start and step of the columns that are to be spread; `ValueError` without steps."
     found = {}
-    for j in pick(names, ask.options.dequantize, 'dequantize'):
-        present = columns[j][np.isfinite(columns[j])]
+    for j in pick(list(frame), ask.options.dequantize, 'dequantize'):
+        column = frame.iloc[:, j].to_numpy()
+        present = column[np.isfinite(column)]
         step = step_of(torch.from_numpy(present))
         if step is None:
             raise ValueError(
-                f'dequantize: {names[j]} has no steps to spread over; '
+                f'dequantize: {frame.columns[j]} has no steps to spread over; '
                 'its values are no multiples of one number'
             )
-        found[names[j]] = [float(present.min()), step]
+        found[frame.columns[j]] = [float(present.min()), step]
     return found
 
 # %% ../nbs/93_tables.ipynb #be3631cf
@@ -1454,39 +1333,32 @@ def open_like(
         return raw
     index = known_index(raw, recipe, ask)
     found = match(raw, recipe, index, chosen, ask)
-    columns = [to_numbers(raw, j, ask) for j in found]
-    numbers = [c for c in columns if c is not None]
-    if len(numbers) == len(columns):
-        ask_about_holes(recipe['names'], numbers, raw.rows, ask)
+    frame = to_numbers(raw, found, ask)
+    if list(frame) == found:
+        frame.columns = recipe['names']
+        ask_about_holes(frame, ask)
     ask.settle()
-    table = finish(
-        raw, numbers, list(recipe['names']), index, ask,
-        dict(recipe['fills']), recipe['lattice'],
-    )  # fmt: skip
-    if not len(table):
-        raise ValueError(f'{ask.source}: no row without empty cells')
-    return table
+    return finish(raw, frame, index, ask, dict(recipe['fills']), recipe['lattice'])
 
 # %% ../nbs/93_tables.ipynb #03e2c354
-def known_index(raw: Raw, recipe: dict, ask: Questions) -> int | None:
-    "The position of the index column, if this file has one too."
+def known_index(raw: Raw, recipe: dict, ask: Questions) -> str | None:
+    "The index column, if this file has one too."
     name = ask.options.index
     if name is None or name == 'none':
         return None
     if name in raw.names:
-        return raw.names.index(name)
+        return name
     one_more = len(raw.names) > len(recipe['names'])
-    return int(name) - 1 if name.isdigit() and one_more else None
+    return raw.names[int(name) - 1] if name.isdigit() and one_more else None
 
 
 def match(
-    raw: Raw, recipe: dict, index: int | None, chosen: bool, ask: Questions
-) -> list[int]:
-    "Where the columns of a recipe stand; `ValueError` names missing and new ones."
+    raw: Raw, recipe: dict, index: str | None, chosen: bool, ask: Questions
+) -> list[str]:
+    "The columns of a recipe, as they are called here; `ValueError` names missing and new ones."
     names = recipe['names']
     dropped = split_names(ask.options.drop)
-    have = [j for j in range(len(raw.names)) if j != index]
-    have = [j for j in have if raw.names[j] not in dropped]
+    have = [name for name in raw.names if name not in [index, *dropped]]
     if not raw.named or not recipe['named']:
         if len(have) != len(names):
             raise ValueError(
@@ -1498,7 +1370,7 @@ def match(
         return have
     missing = [n for n in names if n not in raw.names]
     known = {*names, *recipe['ignored']}
-    extra = [raw.names[j] for j in have if raw.names[j] not in known]
+    extra = [n for n in have if n not in known]
     if missing or (extra and not chosen):
         told = [f'no column {", ".join(map(repr, missing))}'] * bool(missing)
         told += [f'an unknown column {", ".join(map(repr, extra))}'] * bool(extra)
@@ -1507,4 +1379,4 @@ def match(
             f'{ask.source}: expected the columns {", ".join(names)}, got '
             f'{" and ".join(told)}{way}'
         )
-    return [raw.names.index(n) for n in names]
+    return names

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from flowbook import tables
 from flowbook.cli import main
 from flowbook.data import read_table as former
 from flowbook.records import read_record
@@ -220,25 +219,52 @@ LARGE = {
 }
 
 
+FOUND = {  # rows, the line of the last one, and what is proposed
+    'gaps': (331, 401, dict(missing='drop-rows')),
+    'words': (400, 401, dict(drop='w')),
+    'index': (400, 401, dict(index='unnamed')),
+    'no names': (400, 400, None),
+    'comment': (400, 403, None),
+    'late word': (400, 401, dict(missing='drop-rows', na='oops')),
+    'late comment': (401, 403, None),
+    'late quote': (401, 402, None),
+    'late ragged': (400, 401, dict(ragged='drop')),
+    'late empty': (401, 404, None),
+    'late thousands': (401, 402, dict(thousands='.')),
+    'late whole': (401, 402, dict(thousands='.')),
+    'late comma': (400, 401, dict(missing='drop-rows', na='"1,5"')),
+}
+
+
 @pytest.mark.parametrize('name', LARGE)
-def test_the_fast_reader_and_the_slow_one_agree(tmp_path, monkeypatch, name):
-    path, found = write(tmp_path, 'a.csv', LARGE[name]), []
-    for size in (2000, 10**9):
-        monkeypatch.setattr(tables, 'LARGE', size)
-        table, e = settled(path)
-        found.append((table.values.tolist(), table.rows.tolist(), table.names, str(e)))
-    assert found[0] == found[1]
+def test_what_comes_late_in_a_file_is_seen_and_numbers_are_exact(tmp_path, name):
+    table, e = settled(write(tmp_path, 'a.csv', LARGE[name]))
+    rows, last, cure = FOUND.get(name, (400, 401, None))
+    assert (len(table), table.rows[-1], e and e.options) == (rows, last, cure)
+    assert table.names == (['x1', 'x2', 'x3'] if name == 'no names' else NAMES)
+    if 'late' not in name and name != 'gaps':
+        assert (table.values == BIG.to_numpy()).all()
 
 
-def test_the_fast_reader_is_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, 'LARGE', 2000)
-    used = []
-    own = tables.parse_large
-    monkeypatch.setattr(
-        tables, 'parse_large', lambda *a: used.append(own(*a)) or used[-1]
-    )
-    settled(write(tmp_path, 'a.csv', LARGE['words']))
-    assert used[0].shape == (400, 4)
+def test_the_column_that_names_the_rows_keeps_its_texts(tmp_path):
+    path = write(tmp_path, 'a.csv', 'id,a\n007,1.5\n1.50,2.5\nTRUE,\nNA,3.5\n')
+    table = open_table(path, index='id', missing='median')
+    assert table.labels == ['007', '1.50', 'TRUE', 'NA'] and table.ignored == []
+    asked = open_table(path, index='none', drop='id', missing='drop-rows')
+    assert asked.rows.tolist() == [2, 3, 5] and asked.ignored == ['id']
+
+
+def test_names_that_occur_twice_before_an_empty_last_column(tmp_path):
+    path = write(tmp_path, 'a.csv', 'a,a,a.2,\n1.5,2,3,\n2.5,3,5,\n')
+    table, e = settled(path, index='none')
+    assert e.options['names'] == 'a,a.2,a.2.2' and table.names == ['a', 'a.2', 'a.2.2']
+    with pytest.raises(ValueError, match='expected 3 names, .* got 2'):
+        open_table(path, names='a,b')
+
+
+def test_an_open_quote_is_named(tmp_path):
+    with pytest.raises(ValueError, match='a.csv: .*is a quote open'):
+        open_table(write(tmp_path, 'a.csv', 'a\n1.5\n"2.5\n3.5\n'))
 
 
 def test_other_formats(tmp_path):
