@@ -11,13 +11,14 @@ import argparse
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot
 
 from ..core import Model, evaluating
-from ..data import fashion_mnist, mnist
+from ..data import fashion_mnist, mnist, mnist10k
 from ..files import load, save, write_tensors
 from ..pixels import Bits, image_bits, zlib_bits
 from flowbook.records import (
@@ -102,7 +103,9 @@ class Verdict:
     error: float  # Standard error of that share
     covered: int  # Classes to which at least one image in a hundred is assigned
     histogram: list  # Recognised images of each class
-    as_ordered: float | None = None  # Share whose most probable class is the ordered one
+    as_ordered: float | None = (
+        None  # Share whose most probable class is the ordered one
+    )
 
 # %% ../../nbs/16_likelihood.ipynb #16f10024
 @torch.no_grad()
@@ -140,15 +143,27 @@ def give_verdict(
         as_ordered=right,
     )
 
+# %% ../../nbs/16_likelihood.ipynb #16f10023
+DIGITS = dict(mnist=mnist, mnist10k=mnist10k)  # sets on which a judge can be trained
+
+
+def official_digits() -> tuple[Tensor, Tensor]:
+    "The 10,000 official test images of MNIST and their classes, in the file's order."
+    parts = [mnist10k(part) for part in ('train', 'valid', 'test')]  # by last digit
+    images = [x.unflatten(0, (1000, -1)) for x, _ in parts]
+    classes = [y.unflatten(0, (1000, -1)) for _, y in parts]
+    return torch.cat(images, 1).flatten(0, 1), torch.cat(classes, 1).flatten(0, 1)
+
 # %% ../../nbs/16_likelihood.ipynb #16f10026
 def train_judge(
     out: str | Path | None = None,  # Folder for `run.json` and `judge.safetensors`
-    epochs: int = 12,  # Passes over the 50,000 training images of MNIST
+    epochs: int = 12,  # Passes over the training images
     seed: int = 0,  # Of the weights and of the training
+    data: str = 'mnist',  # 'mnist' or 'mnist10k'
 ) -> dict:  # The record
-    "Train a judge on full MNIST, score it on the 10,000 test images, write both down."
-    parts = {name: mnist(name) for name in ('train', 'valid', 'test')}
-    settings = dict(
+    "Train a judge, score it on test images of shape `(n, 1, 28, 28)`, write both down."
+    parts = {name: DIGITS[data](name) for name in ('train', 'valid', 'test')}
+    settings: dict[str, Any] = dict(
         epochs=epochs, batch_size=64, lr=2e-3, warmup=100, weight_decay=0.01,
         ema=0.998, seed=seed,
     )  # fmt: skip
@@ -169,7 +184,7 @@ def train_judge(
         save(judge, path, torch.float16)
         judge = load(path)  # scored as it is stored
     record = dict(
-        data='mnist',
+        data=data,
         sizes={name: len(x) for name, (x, _) in parts.items()},
         job=settings,
         parameters=sum(p.numel() for p in judge.parameters()),
@@ -234,7 +249,7 @@ SALT = 0.02  # share of pixels that salt turns white
 
 def strange_sets(n: int) -> dict[str, Tensor]:
     "The test images of MNIST and Fashion-MNIST, and `n` images of each other kind."
-    digits, _ = mnist('test')
+    digits, _ = official_digits()
     clothes, _ = fashion_mnist('test')
     return dict(digits=digits, clothes=clothes) | strangers(digits[:n])
 
@@ -262,22 +277,23 @@ def draw(run: str | Path, n: int, seed: int = 0) -> tuple[Tensor, Tensor | None]
 def judge_samples(
     runs: list | None = None,  # Names of runs or folders; None: those of `FLOWS`
     n: int = 1000,  # Samples of each run, and images of each control
-    judge: Judge | None = None,  # None: the one that ships with the package
+    judge: str | Path = 'mnist-judge',  # Whose opinion is asked, see `read_judge`
     seed: int = 0,  # Of the samples
 ) -> dict:  # The record: a row for real digits, each run and each control
     "Let a judge look at samples of flows, at real digits, and at images of other kinds."
-    judge = judge or read_judge()
-    digits, classes = mnist('test')
-    clothes, _ = fashion_mnist('test')
-    rows = [judged('test digits', 'data', judge, digits, classes)]
+    ask = read_judge(judge)
+    controls = strange_sets(n)
+    rows = [judged('test digits', 'data', ask, *official_digits())]
     for run in runs or FLOWS:
         start = time.time()
-        row = judged(str(run), 'samples', judge, *draw(run, n, seed))
+        row = judged(str(run), 'samples', ask, *draw(run, n, seed))
         rows.append(row | dict(seconds=round(time.time() - start, 1)))
         print(rows[-1], flush=True)
-    controls = dict(clothes=clothes[:n]) | strangers(digits[:n])
-    rows += [judged(name, 'control', judge, x) for name, x in controls.items()]
-    return dict(data='mnist', seed=seed, confident=CONFIDENT, rows=rows)
+    for name, x in controls.items():
+        if name != 'digits':
+            rows.append(judged(name, 'control', ask, x[:n]))
+    record = dict(data='mnist', judge=str(judge), seed=seed, confident=CONFIDENT)
+    return record | dict(rows=rows)
 
 
 def judged(
@@ -336,6 +352,8 @@ def make_parser() -> argparse.ArgumentParser:
     add('--out', required=True, help='folder to write')
     add('--runs', nargs='+', help='names of shipped runs, or folders')
     add('--n', type=int, default=1000, help='images of each kind (1000)')
+    add('--judge', default='mnist-judge', help='samples: whose opinion is asked')
+    add('--data', default='mnist', choices=DIGITS, help='judge: its training images')
     add('--epochs', type=int, default=12, help='judge: passes over the images (12)')
     add('--seed', type=int, default=0, help='of everything random (0)')
     return parser
@@ -347,12 +365,12 @@ def main(argv: list | None = None) -> None:
     torch.set_num_threads(1)
     start = time.time()
     if given.what == 'judge':
-        record = train_judge(given.out, given.epochs, given.seed)
+        record = train_judge(given.out, given.epochs, given.seed, given.data)
         print(record['metrics'])
         return
     folder = create_folder(given.out)
     if given.what == 'samples':
-        record = judge_samples(given.runs, given.n, seed=given.seed)
+        record = judge_samples(given.runs, given.n, given.judge, given.seed)
     else:
         record, kept = score_strangers(given.runs, given.n, given.seed)
         write_tensors(folder / 'bits.safetensors', kept, dict(format=2))
