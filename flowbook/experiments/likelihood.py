@@ -102,10 +102,11 @@ def score_strangers(
     sets = strange_sets(n)
     for run in [*(runs or SCORED), 'zlib']:
         flow = None if run == 'zlib' else read_run(run)[0]
+        title = Path(run).name
         for name, x in sets.items():
             bits = bits_of(x) if flow is None else image_bits(flow, x, seed=seed)
-            rows.append(dict(run=str(run), set=name) | asdict(Bits.of(bits)))
-            kept[f'{run}/{name}'] = bits[:n].float()
+            rows.append(dict(run=title, set=name) | asdict(Bits.of(bits)))
+            kept[f'{title}/{name}'] = bits[:n].float()
             print(rows[-1], flush=True)
     return dict(data='mnist', seed=seed, rows=rows), kept
 
@@ -251,6 +252,8 @@ def train_judge(
     data: str = 'mnist',  # 'mnist' or 'mnist10k'
 ) -> dict:  # The record
     "Train a judge, score it on test images of shape `(n, 1, 28, 28)`, write both down."
+    if data not in DIGITS:
+        raise ValueError(f"data: expected one of {', '.join(DIGITS)}, got {data!r}")
     parts = {name: DIGITS[data](name) for name in ('train', 'valid', 'test')}
     settings: dict[str, Any] = dict(
         epochs=epochs, batch_size=64, lr=2e-3, warmup=100, weight_decay=0.01,
@@ -320,14 +323,19 @@ def judge_samples(
     rows = [judged('test digits', 'data', ask, *official_digits())]
     for run in runs or FLOWS:
         start = time.time()
-        row = judged(str(run), 'samples', ask, *draw(run, n, seed))
+        row = judged(Path(run).name, 'samples', ask, *draw(run, n, seed))
         rows.append(row | dict(seconds=round(time.time() - start, 1)))
         print(rows[-1], flush=True)
     for name, x in controls.items():
         if name != 'digits':
             rows.append(judged(name, 'control', ask, x[:n]))
-    record = dict(data='mnist', judge=str(judge), seed=seed, confident=CONFIDENT)
-    return record | dict(rows=rows)
+    return dict(
+        data='mnist',
+        judge=Path(judge).name,
+        seed=seed,
+        confident=CONFIDENT,
+        rows=rows,
+    )
 
 
 def judged(
