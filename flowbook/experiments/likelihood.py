@@ -8,6 +8,7 @@ __all__ = ['CONFIDENT', 'strangers', 'score_strangers', 'Judge', 'convolution', 
 
 # %% ../../nbs/16_likelihood.ipynb #16f10004
 import argparse
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.nn.functional import log_softmax, one_hot
 
 from ..core import Model, evaluating
 from ..data import fashion_mnist, mnist, mnist10k
-from ..files import load, save, write_tensors
+from ..files import FORMAT, load, save, write_tensors
 from ..pixels import Bits, image_bits, zlib_bits
 from flowbook.records import (
     create_folder,
@@ -29,7 +30,7 @@ from flowbook.records import (
     shipped,
     write_record,
 )
-from ..runs import draw_pieces
+from ..runs import draw_pieces, round_weights
 from ..train import fit
 
 # %% ../../nbs/16_likelihood.ipynb #16f10023
@@ -90,6 +91,21 @@ SCORED = [  # shipped flows that score images of other kinds
     'fashion-glow-learned',
 ]
 
+# %% ../../nbs/16_likelihood.ipynb #16f10035
+HALF = 60_000  # half precision holds no numbers beyond 65,504
+
+
+def bits_under(run: str | Path, x: Tensor, seed: int) -> Tensor:
+    "Bits per dimension of images under a run, averaged over classes if it wants one."
+    flow, record = read_run(run)
+    if not record['job'].get('labels'):
+        return image_bits(flow, x, seed=seed)
+    every = [c.expand(len(x), 10) for c in torch.eye(10)]
+    bits = torch.stack([image_bits(flow, x, c, seed=seed) for c in every])
+    to_nats = x[0].numel() * math.log(2)
+    log_p = torch.logsumexp(-bits * to_nats, 0) - math.log(10)
+    return -log_p / to_nats
+
 # %% ../../nbs/16_likelihood.ipynb #16f10036
 def score_strangers(
     runs: list | None = None,  # Names of runs or folders; None: those of `SCORED`
@@ -101,12 +117,11 @@ def score_strangers(
     kept = {}
     sets = strange_sets(n)
     for run in [*(runs or SCORED), 'zlib']:
-        flow = None if run == 'zlib' else read_run(run)[0]
         title = Path(run).name
         for name, x in sets.items():
-            bits = bits_of(x) if flow is None else image_bits(flow, x, seed=seed)
+            bits = bits_of(x) if run == 'zlib' else bits_under(run, x, seed)
             rows.append(dict(run=title, set=name) | asdict(Bits.of(bits)))
-            kept[f'{title}/{name}'] = bits[:n].float()
+            kept[f'{title}/{name}'] = bits[:n].clamp(max=HALF).half()
             print(rows[-1], flush=True)
     return dict(data='mnist', seed=seed, rows=rows), kept
 
@@ -182,9 +197,7 @@ class Verdict:
     error: float  # Standard error of that share
     covered: int  # Classes to which at least one image in a hundred is assigned
     histogram: list  # Recognised images of each class
-    as_ordered: float | None = (
-        None  # Share whose most probable class is the ordered one
-    )
+    as_ordered: float | None = None  # Share whose likeliest class was ordered
 
 # %% ../../nbs/16_likelihood.ipynb #16f10024
 @torch.no_grad()
@@ -273,6 +286,7 @@ def train_judge(
     )
     if out:
         path = create_folder(out) / 'judge.safetensors'
+        round_weights(judge, 5)  # five binary digits: the file is zipped in the wheel
         save(judge, path, torch.float16)
         judge = load(path)  # scored as it is stored
     record = dict(
@@ -382,7 +396,7 @@ def main(argv: list | None = None) -> None:
         record = judge_samples(given.runs, given.n, given.judge, given.seed)
     else:
         record, kept = score_strangers(given.runs, given.n, given.seed)
-        write_tensors(folder / 'bits.safetensors', kept, dict(format=2))
+        write_tensors(folder / 'bits.safetensors', kept, dict(format=FORMAT))
     record |= dict(
         seconds=round(time.time() - start, 1),
         hardware=hardware('cpu'),
