@@ -172,7 +172,7 @@ def test_strangers_are_made_from_digits_and_repeat_themselves():
     assert torch.equal(255 - kinds['inverted digits'], DIGITS[:100])
     changed = kinds['digits with salt'] != DIGITS[:100]
     assert (kinds['digits with salt'][changed] == 255).all()
-    assert 0.01 < changed.double().mean() < 0.02
+    assert 0.01 < changed.double().mean() < 0.025
     shuffled = kinds['pixels shuffled'].flatten(1)
     assert torch.equal(shuffled.sort(1).values, DIGITS[:100].flatten(1).sort(1).values)
     mixed = kinds['pixels of other digits'].flatten(1)
