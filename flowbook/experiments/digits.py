@@ -172,6 +172,7 @@ def repair(
     test, _ = mnist10k('test')
     bits = evaluate_bits(model, test)
     row |= dict(seconds=round(history.seconds, 1), bits=bits.mean, error=bits.error)
+    row |= dict(median=bits.median, largest=bits.largest)
     if rung.noise == 'none':
         median = evaluate(model, test.float()).median().item()
         row['bare median'] = bits_per_dim(-median, 784)
