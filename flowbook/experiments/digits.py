@@ -143,6 +143,7 @@ def train_rung(
         prepare=prepare[rung.noise],
         epochs=epochs,
         batch_size=32,
+        allow_ties=rung.noise == 'none',
         loss=in_bfloat16(type(model).loss) if settings.bfloat16 else None,
         lr=settings.lr,
         warmup=50,
