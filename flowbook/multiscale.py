@@ -169,7 +169,7 @@ def realnvp_images(
     activation: str = 'relu',  # Activation of the conditioners
     bound: float | None = 3.0,  # Largest |log-scale|, see `Affine`
     context_dim: int = 0,  # Length of the context, 0 for none
-    reach: float | None = 8.0,  # Largest |number| that a network reads
+    reach: float | None = 8.0,  # Largest |number| read, Eq. (eq-image-reach)
 ) -> Flow:  # Over real-valued images; `z` is flat if there are two scales or more
     "Multi-scale RealNVP (Dinh et al. 2017, §3.6): couplings, squeezing and splitting."
     options: dict[str, Any] = dict(
