@@ -133,9 +133,10 @@ class GlowStep(Compose):
         channels: int,  # Channels of an event, at least 2
         *,
         bound: float | None = 3.0,  # Largest |log-scale| of the coupling, see `Affine`
+        reach: float | None = None,  # Largest |number| that the network reads
         **options: Any,  # Of the coupling's conditioner, see `ConvNet`
     ):
-        coupling = Coupling(channels, Affine(bound), axis=-3, **options)
+        coupling = Coupling(channels, Affine(bound), axis=-3, reach=reach, **options)
         super().__init__(coupling, InvConv1x1(channels), ActNorm(channels))
 
     def mix(self, y: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
@@ -170,6 +171,7 @@ def glow(
     activation: str = 'relu',  # Activation of the conditioners
     bound: float | None = 3.0,  # Largest |log-scale| of one coupling, see `Affine`
     context_dim: int = 0,  # Length of the context, such as a one-hot class
+    reach: float | None = 8.0,  # Largest |number| that a network reads, Eq. (eq-reach)
 ) -> Flow:  # Over real-valued images; `z` is flat if there are two scales or more
     "Glow (Kingma and Dhariwal 2018), with a learned prior for the channels that leave."
     net: dict[str, Any] = dict(
@@ -177,11 +179,11 @@ def glow(
     )
 
     def step(c):
-        return GlowStep(c, width=width, bound=bound, **net)
+        return GlowStep(c, width=width, bound=bound, reach=reach, **net)
 
     def prior(c):  # Eq. (eq-glow-prior)
         wide: dict[str, Any] = dict(width=4 * c, context_dim=context_dim)
-        return Coupling(c, Affine(bound), axis=-3, **wide)
+        return Coupling(c, Affine(bound), axis=-3, reach=reach, **wide)
 
     def stack(shape, scales):
         c, h, w = small = Squeeze().input_shape(shape)

@@ -21,8 +21,9 @@ from flowbook.core import (
     expect_event,
     sum_event,
 )
-from .coupling import Coupling, Elementwise
+from .coupling import Coupling, Elementwise, expect_reach
 from .described import named
+from .engine import within
 from .nets import ConvNet, expect_image
 from .realnvp import Affine
 
@@ -41,12 +42,15 @@ class CheckerboardCoupling(Bijection):
         net: nn.Module | None = None,  # Your own conditioner, Eq. (eq-protocol)
         *,
         flip: bool = False,  # Change the white squares instead
+        reach: float | None = None,  # Largest |number| that the network reads
         **options,  # Of the conditioner if it is not your own, see `ConvNet`
     ):
         super().__init__()
+        expect_reach(reach)
         self.channels = channels
         self.elementwise = elementwise
         self.flip = flip
+        self.reach = reach
         shape = channels, elementwise.n_params
         self.net = ConvNet(channels, shape, **options) if net is None else net
 
@@ -59,7 +63,8 @@ class CheckerboardCoupling(Bijection):
         "Apply one direction of the map; both directions read the same squares."
         expect_image(u, self.channels, name)
         keep = self.kept(u)
-        changed, log_det = direction(u, self.net(u * keep, context))
+        read = within(u * keep, self.reach)  # Eq. (eq-image-reach)
+        changed, log_det = direction(u, self.net(read, context))
         return torch.where(keep, u, changed), sum_event(log_det * ~keep, 3)
 
     def forward(self, z, context=None):
@@ -164,21 +169,22 @@ def realnvp_images(
     activation: str = 'relu',  # Activation of the conditioners
     bound: float | None = 3.0,  # Largest |log-scale|, see `Affine`
     context_dim: int = 0,  # Length of the context, 0 for none
+    reach: float | None = 8.0,  # Largest |number| read, Eq. (eq-image-reach)
 ) -> Flow:  # Over real-valued images; `z` is flat if there are two scales or more
     "Multi-scale RealNVP (Dinh et al. 2017, §3.6): couplings, squeezing and splitting."
-    net: dict[str, Any] = dict(
-        blocks=blocks, activation=activation, context_dim=context_dim
+    options: dict[str, Any] = dict(
+        blocks=blocks, activation=activation, context_dim=context_dim, reach=reach
     )
 
     def boards(n, c, width):
         flips = [i % 2 == 1 for i in range(n)]
         kind = partial(CheckerboardCoupling, c, Affine(bound))
-        return [kind(flip=f, width=width, **net) for f in flips]
+        return [kind(flip=f, width=width, **options) for f in flips]
 
     def halves(n, c, width):
         flips = [i % 2 == 1 for i in range(n)]
         kind = partial(Coupling, c, Affine(bound), axis=-3)
-        return [kind(flip=f, width=width, **net) for f in flips]
+        return [kind(flip=f, width=width, **options) for f in flips]
 
     def stack(shape, scales, width):
         if scales == 1:

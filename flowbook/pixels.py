@@ -542,13 +542,14 @@ class LearnedNoise(Described, nn.Module):
         width: int = 32,  # Channels of their conditioners
         features: int = 16,  # Channels of what the conditioners know of the image
         levels: int = 256,  # Number of grey levels
+        reach: float | None = None,  # Largest |number| that a network reads
     ):
         super().__init__()
         self.shape = tuple(shape)
         self.levels = levels
         c = Squeeze().input_shape(shape)[0]
         self.look = nn.Sequential(nn.Conv2d(c, features, 3, padding=1), nn.ReLU())
-        coupling = partial(Coupling, c, Affine(), axis=-3)
+        coupling = partial(Coupling, c, Affine(), axis=-3, reach=reach)
         coupling = partial(coupling, width=width, context_dim=features)
         couplings = [coupling(flip=i % 2 == 1) for i in range(layers)]
         for layer in couplings:  # start from what is seen, not from zeros

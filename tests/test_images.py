@@ -14,6 +14,7 @@ from flowbook.check import check_bijection
 from flowbook.core import Compose, Flow, Permute, StandardLogistic, StandardNormal
 from flowbook.coupling import Additive, Coupling
 from flowbook.data import mnist10k
+from flowbook.described import build, describe
 from flowbook.files import load, save
 from flowbook.glow import ActNorm, GlowStep, InvConv1x1, glow
 from flowbook.multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
@@ -34,6 +35,7 @@ from flowbook.pixels import (
     on_pixels,
 )
 from flowbook.realnvp import Affine, realnvp
+from flowbook.records import read_run, shipped_flows
 from flowbook.train import fit
 from support import ROOT, normal, python, randomize
 
@@ -745,3 +747,100 @@ def test_dark_images_are_no_scaled_images():
     assert flow.log_prob(dequantize(x)).isfinite().all()
     with torch.no_grad():
         assert flow.log_prob(flow.sample((50,))).isfinite().all()
+
+
+# A reach: how far the networks read.
+REACHES = {
+    'glow': lambda **k: glow((1, 8, 8), steps=2, width=8, **k),
+    'realnvp': lambda **k: realnvp_images((1, 8, 8), width=8, **k),
+    'noise': lambda **k: LearnedNoise((1, 8, 8), width=8, **k),
+}
+
+
+def reaches(model):
+    kinds = (Coupling, CheckerboardCoupling)
+    return {m.reach for m in model.modules() if isinstance(m, kinds)}
+
+
+@pytest.mark.parametrize('name', REACHES)
+def test_every_coupling_of_an_image_flow_has_the_reach(name):
+    build = REACHES[name]
+    assert reaches(build()) == {None if name == 'noise' else 8.0}
+    assert reaches(build(reach=2.5)) == {2.5} and reaches(build(reach=None)) == {None}
+    for bad in (0, -1.0, float('nan'), 'far'):
+        with pytest.raises(ValueError, match='reach: expected a number'):
+            build(reach=bad)
+
+
+def clamp_hooks(flow, reach):
+    "Clamp what the networks of a flow read, from outside."
+    for m in flow.modules():
+        if isinstance(m, ConvNet):
+            m.register_forward_pre_hook(
+                lambda net, args: (args[0].clamp(-reach, reach), *args[1:])
+            )
+    return flow
+
+
+@pytest.mark.parametrize('name', ['glow', 'realnvp'])
+def test_a_reach_clamps_what_networks_read_and_nothing_else(name):
+    near = randomize(REACHES[name](reach=1.0).double())
+    free = REACHES[name](reach=None).double()
+    free.load_state_dict(near.state_dict())
+    x = 3 * normal(4, 1, 8, 8)
+    z, log_det = near.bijection.inverse(x)
+    assert not torch.allclose(free.bijection.inverse(x)[0], z)
+    same, same_log_det = clamp_hooks(free, 1.0).bijection.inverse(x)
+    assert torch.equal(same, z) and torch.equal(same_log_det, log_det)
+    torch.testing.assert_close(near.bijection(z)[0], x, rtol=1e-8, atol=1e-8)
+    check_bijection(near.bijection, 3 * normal(1, 64), tol=1e-7, max_points=1)
+
+
+def test_far_images_grow_as_the_scales_allow_and_no_faster():
+    grown = {}
+    for reach in (8.0, None):
+        flow = randomize(REACHES['realnvp'](bound=0.1, reach=reach).double(), size=2.0)
+        x = 1e9 * normal(4, 1, 8, 8)
+        z = flow.bijection.inverse(x)[0]
+        grown[reach] = (z.abs().amax() / x.abs().amax()).item()
+    couplings = 3 + 3 + 4  # on the way of any number, at most
+    assert grown[8.0] < math.exp(0.1 * couplings) < 1e3 < grown[None]
+
+
+@pytest.mark.parametrize('name', ['glow', 'realnvp'])
+def test_a_file_keeps_the_reach_that_it_names(name, tmp_path):
+    flow = randomize(REACHES[name](reach=3.0))
+    save(flow, tmp_path / 'flow.safetensors')
+    again = load(tmp_path / 'flow.safetensors')
+    x = 5 * normal(2, 1, 8, 8).float()
+    assert reaches(again) == {3.0}
+    assert torch.equal(again.log_prob(x), flow.log_prob(x))
+    old = Flow(StandardNormal(1, 8, 8), CheckerboardCoupling(1, Affine(), width=8))
+    save(old, tmp_path / 'old.safetensors')
+    assert 'reach' not in (tmp_path / 'old.safetensors').read_bytes().decode('latin1')
+    assert reaches(load(tmp_path / 'old.safetensors')) == {None}
+
+
+@pytest.mark.parametrize(
+    'run',
+    [r for r in shipped_flows() if 'glow' in r or 'realnvp-' in r],
+)
+def test_shipped_flows_on_images_have_a_reach_and_no_image_explodes(run):
+    model, record = read_run(run)
+    assert reaches(getattr(model, 'flow', model)) == {8.0} == {record['job']['reach']}
+    assert all(m['largest'] < 10 for m in record['metrics'])
+    assert {m['split'] for m in record['without a reach']['metrics']} >= {'test'}
+
+
+def test_a_reach_can_be_written_into_a_description():
+    sys.path.insert(0, str(ROOT / 'tools'))
+    from rescore import with_reach
+
+    flow = Flow(
+        StandardNormal(64),
+        Compose(realnvp_images((1, 8, 8), width=8, reach=None).bijection),
+    )
+    vectors = realnvp(4, reach=None)
+    for model, expected in [(flow, 5.0), (vectors, None)]:
+        again = build(with_reach(describe(model), 5.0))
+        assert reaches(again) == {expected}

@@ -1,13 +1,19 @@
-"""Measure shipped runs again: python tools/rescore.py NAME ….
+"""Measure shipped runs again: python tools/rescore.py [--reach NUMBER] NAME ….
 
-Adds median and largest value to their records; the means must be those on record."""
+Adds median and largest value to their records; the means must be those on record.
 
+With `--reach` the couplings of flows on images are told to read nothing farther from 0
+than NUMBER: the weights stay, the description in their file and the scores change, and
+the scores that the run had without go to `record['without a reach']`."""
+
+import argparse
 import sys
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from flowbook.files import read_tensors, write_tensors
 from flowbook.records import read_run, shipped, write_record
 from flowbook.runs import measure, read_parts
 
@@ -19,10 +25,31 @@ def key(m):
     return m['name'], m['split'], m['unit'], m['n']
 
 
-def rescore(name):
-    "Measure one run and write its record."
-    flow, record = read_run(name)
-    found = {key(m): m for m in measure(flow, read_parts(record['data']))}
+def with_reach(node, reach):
+    "A description whose layers of images read no farther than `reach`."
+    if isinstance(node, list):
+        return [with_reach(v, reach) for v in node]
+    if not isinstance(node, dict):
+        return node
+    kwargs = {k: with_reach(v, reach) for k, v in node['kwargs'].items()}
+    kind = node['class'].rpartition('.')[2]
+    if kind in ('CheckerboardCoupling', 'GlowStep') or (
+        kind == 'Coupling' and kwargs.get('axis') == -3
+    ):
+        kwargs['reach'] = reach
+    return dict(node, args=with_reach(node['args'], reach), kwargs=kwargs)
+
+
+def set_reach(folder, reach):
+    "Write a reach into the description of a run's weights, which stay as they are."
+    path = folder / 'weights.safetensors'
+    tensors, meta = read_tensors(path)
+    write_tensors(path, tensors, dict(meta, flow=with_reach(meta['flow'], reach)))
+
+
+def update(record, metrics, name):
+    "Add median and largest value to what was measured; the means must be the same."
+    found = {key(m): m for m in metrics}
     for m in record['metrics']:
         again = found.get(key(m))
         if again is None or 'median' not in again:
@@ -30,12 +57,36 @@ def rescore(name):
         change = f'{name}: {m["value"]} then, {again["value"]} now'
         assert abs(again['value'] - m['value']) <= 1e-3 * abs(m['value']), change
         m.update(median=again['median'], largest=again['largest'])
-    write_record(record, shipped() / name)
+
+
+def rescore(name, reach=None):
+    "Measure one run and write its record."
+    folder = shipped() / name
+    if reach is not None:
+        set_reach(folder, reach)
+    flow, record = read_run(name)
+    metrics = measure(flow, read_parts(record['data']))
+    if reach is None:
+        update(record, metrics, name)
+    else:
+        then = ('metrics', 'metrics in full precision')
+        record.setdefault(
+            'without a reach', {k: record[k] for k in then if k in record}
+        )
+        record.pop('metrics in full precision', None)
+        record['metrics'] = metrics
+        record['job']['reach'] = reach
+    write_record(record, folder)
     for m in record['metrics']:
-        median = m.get('median', float('nan'))
-        print(f"{name} {m['split']} {m['value']:.3f} median {median:.3f}", flush=True)
+        shown = {k: m.get(k, float('nan')) for k in ('value', 'median', 'largest')}
+        numbers = ' '.join(f'{k} {v:.3f}' for k, v in shown.items())
+        print(f"{name} {m['split']} {numbers}", flush=True)
 
 
 if __name__ == '__main__':
-    for name in sys.argv[1:]:
-        rescore(name)
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--reach', type=float)
+    parser.add_argument('names', nargs='+', metavar='NAME')
+    chosen = parser.parse_args()
+    for name in chosen.names:
+        rescore(name, chosen.reach)

@@ -143,6 +143,7 @@ def train_rung(
         prepare=prepare[rung.noise],
         epochs=epochs,
         batch_size=32,
+        allow_ties=rung.noise == 'none',
         loss=in_bfloat16(type(model).loss) if settings.bfloat16 else None,
         lr=settings.lr,
         warmup=50,
@@ -172,6 +173,7 @@ def repair(
     test, _ = mnist10k('test')
     bits = evaluate_bits(model, test)
     row |= dict(seconds=round(history.seconds, 1), bits=bits.mean, error=bits.error)
+    row |= dict(median=bits.median, largest=bits.largest)
     if rung.noise == 'none':
         median = evaluate(model, test.float()).median().item()
         row['bare median'] = bits_per_dim(-median, 784)
