@@ -212,9 +212,7 @@ def hats(levels: int, n: int) -> Tensor:
 def near_sites(channel: int, channels: int, n: int) -> list[list]:
     "The `n` nearest numbers before one of `channel`: channel, row and column from here."
     window = itertools.product(range(channels), range(-3, 1), range(-3, 4))
-    before = [
-        s for s in window if s[1:] < (0, 0) or (s[1:] == (0, 0) and s[0] < channel)
-    ]
+    before = [s for s in window if s[1:] < (0, 0) or (s[1:] == (0, 0) and s[0] < channel)]
     before.sort(key=lambda s: ((s[0] != channel) + s[1] ** 2 + s[2] ** 2, s))
     return [list(s) for s in before[:n]]
 
@@ -308,9 +306,7 @@ class CausalConv(Described, nn.Module):
         c, h, w = self.shape = expect_image_shape(shape)
         for name, value in dict(blocks=blocks, near=near).items():
             if not isinstance(value, int) or value < 0:
-                raise ValueError(
-                    f'{name}: expected a whole number from 0, got {value!r}'
-                )
+                raise ValueError(f'{name}: expected a whole number from 0, got {value!r}')
         self.levels = levels
         self.parts = list(parts)
         self.context_dim = context_dim
@@ -322,7 +318,8 @@ class CausalConv(Described, nn.Module):
         self.colours = nn.ModuleList(nn.Linear(i * embed, width) for i in range(1, c))
         self.sites = [near_sites(i, c, near) for i in range(c)]
         self.heads = nn.ModuleList(
-            Head(width, parts[-1], hidden, len(sites), levels) for sites in self.sites
+            Head(width, parts[-1], hidden, len(sites), levels)
+            for sites in self.sites
         )
         firsts = len(parts) - 1
         self.firsts = nn.ModuleList(nn.Linear(width, 1) for _ in range(c * firsts))
@@ -363,9 +360,7 @@ class CausalConv(Described, nn.Module):
             padded[:, k, 3 + row : 3 + row + h, 3 + column : 3 + column + w]
             for k, row, column in self.sites[i]
         ]
-        return (
-            torch.stack(views, -1) if views else level.new_zeros(*level[:, 0].shape, 0)
-        )
+        return torch.stack(views, -1) if views else level.new_zeros(*level[:, 0].shape, 0)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         level, _ = split_level(x.reshape(-1, *self.shape), self.levels)
