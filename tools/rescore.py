@@ -1,10 +1,12 @@
-"""Measure shipped runs again: python tools/rescore.py [--reach NUMBER] NAME ….
+"""Measure shipped runs again: python tools/rescore.py [--reach NUMBER] [--bits N] NAME ….
 
 Adds median and largest value to their records; the means must be those on record.
 
 With `--reach` the couplings of flows on images are told to read nothing farther from 0
 than NUMBER: the weights stay, the description in their file and the scores change, and
-the scores that the run had without go to `record['without a reach']`."""
+the scores that the run had without go to `record['without a reach']`. With `--bits` the
+weights are rounded to so many binary digits, so that the wheel compresses better; the
+former scores are kept in `record['metrics in full precision']`."""
 
 import argparse
 import sys
@@ -13,9 +15,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from flowbook.files import read_tensors, write_tensors
+from flowbook.files import read_tensors, save, write_tensors
 from flowbook.records import read_run, shipped, write_record
-from flowbook.runs import measure, read_parts
+from flowbook.runs import measure, read_parts, round_weights
 
 torch.set_num_threads(1)
 
@@ -59,6 +61,20 @@ def update(record, metrics, name):
         m.update(median=again['median'], largest=again['largest'])
 
 
+def round_run(name, bits):
+    "Round the weights of a run, and score them as they are stored."
+    folder = shipped() / name
+    flow, record = read_run(name)
+    round_weights(flow, bits)
+    path = folder / 'weights.safetensors'
+    save(flow, path, dtype=torch.float16, data=record['data'])
+    flow, _ = read_run(name)
+    record.setdefault('metrics in full precision', record['metrics'])
+    record['metrics'] = measure(flow, read_parts(record['data']))
+    record |= dict(half=True, bits=bits)
+    write_record(record, folder)
+
+
 def rescore(name, reach=None):
     "Measure one run and write its record."
     folder = shipped() / name
@@ -77,6 +93,11 @@ def rescore(name, reach=None):
         record['metrics'] = metrics
         record['job']['reach'] = reach
     write_record(record, folder)
+
+
+def show(name):
+    "Print what the record of a run says now."
+    _, record = read_run(name)
     for m in record['metrics']:
         shown = {k: m.get(k, float('nan')) for k in ('value', 'median', 'largest')}
         numbers = ' '.join(f'{k} {v:.3f}' for k, v in shown.items())
@@ -85,8 +106,14 @@ def rescore(name, reach=None):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser()
-    parser.add_argument('--reach', type=float)
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument('--reach', type=float)
+    way.add_argument('--bits', type=int)
     parser.add_argument('names', nargs='+', metavar='NAME')
     chosen = parser.parse_args()
     for name in chosen.names:
-        rescore(name, chosen.reach)
+        if chosen.bits:
+            round_run(name, chosen.bits)
+        else:
+            rescore(name, chosen.reach)
+        show(name)
