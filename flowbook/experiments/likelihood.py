@@ -88,6 +88,7 @@ SCORED = [  # shipped flows that score images of other kinds
     'mnist-realnvp-longer',
     'mnist-glow',
     'mnist-glow-learned',
+    'mnist-pixelflow',
     'fashion-glow-learned',
 ]
 
@@ -313,6 +314,8 @@ FLOWS = [  # shipped flows of digits whose samples are judged
     'mnist-glow',
     'mnist-glow-learned',
     'mnist-glow-labels',
+    'mnist-pixelflow',
+    'mnist-pixelflow-labels',
 ]
 
 
