@@ -9,6 +9,7 @@ __all__ = ['Share', 'expect_bins', 'Bins', 'Hurdle', 'MaskedConv', 'CausalConv',
 # %% ../nbs/11c_pixelflow.ipynb #11c00004
 import itertools
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -90,7 +91,10 @@ class Bins(Elementwise):
     """A piecewise-linear distribution function with knots at whole levels, Eq. (eq-bins).
 
     Numbers in 0…`levels`; `params`, `(..., levels)`, are raw log-masses, zeros give equal
-    ones. A softmax over levels as in PixelCNN (van den Oord et al. 2016)."""
+    ones. A softmax over levels as in PixelCNN (van den Oord et al. 2016). A number on a
+    knot belongs to two boxes: add noise, or a half, if it must come back from `z`."""
+
+    has_hurdle = False
 
     def __init__(
         self,
@@ -103,14 +107,14 @@ class Bins(Elementwise):
         self.n_params = levels
         self.parts = [levels]
 
-    def shares(self, raw: Tensor) -> Tensor:
+    def bounded_softmax(self, raw: Tensor) -> Tensor:
         "Masses from raw log-masses, `(..., n)`, none below `least`."
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         return raw.softmax(-1) * (1 - raw.shape[-1] * self.least) + self.least
 
     def masses(self, params: Tensor) -> Tensor:
         "Masses of the levels, `(..., levels)`."
-        return self.shares(params)
+        return self.bounded_softmax(params)
 
     def inverse(self, v, params):
         level, position = split_level(v, self.levels)
@@ -128,6 +132,8 @@ class Hurdle(Bins):
     `params`, `(..., levels)`: the logit of not being 0, then raw log-masses of the
     others."""
 
+    has_hurdle = True
+
     def __init__(
         self,
         levels: int = 256,  # Number of levels
@@ -138,23 +144,20 @@ class Hurdle(Bins):
 
     def sides(self, first: Tensor) -> Tensor:
         "Masses of 0 and of not 0, `(..., 2)`, from their logit, `(..., 1)`."
-        return self.shares(torch.cat([torch.zeros_like(first), first], -1))
+        return self.bounded_softmax(torch.cat([torch.zeros_like(first), first], -1))
+
+    def join(self, side: Tensor, rest: Tensor) -> Tensor:
+        "Masses of all levels from those of the sides and those of the others alone."
+        return torch.cat([side[..., :1], side[..., 1:] * rest], -1)  # Eq. (eq-hurdle)
 
     def masses(self, params):
         first, rest = params.split(self.parts, -1)
-        zero, other = self.sides(first).split(1, -1)
-        return torch.cat([zero, other * self.shares(rest)], -1)  # Eq. (eq-hurdle)
+        return self.join(self.sides(first), self.bounded_softmax(rest))
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00018
-def within(side: Tensor, at: Tensor, share: Share, zero: Tensor) -> Share:
-    "Shares of all levels: `share` is that of the numbers `at` which are not 0."
-    off, on = side.unbind(-1)
-    on_it = on[at]
-    return Share(
-        zero.masked_scatter(at, off[at] + on_it * share.below),
-        off.masked_scatter(at, on_it * share.here),
-        on.masked_scatter(at, on_it * share.above),
-    )
+def put_in(share: Share, at: Tensor, new: Share) -> Share:
+    "`share` with that of the numbers `at` replaced by `new`."
+    return Share(*(old.masked_scatter(at, n) for old, n in zip(share, new)))
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00020
 class MaskedConv(nn.Conv2d):
@@ -212,7 +215,9 @@ def hats(levels: int, n: int) -> Tensor:
 def near_sites(channel: int, channels: int, n: int) -> list[list]:
     "The `n` nearest numbers before one of `channel`: channel, row and column from here."
     window = itertools.product(range(channels), range(-3, 1), range(-3, 4))
-    before = [s for s in window if s[1:] < (0, 0) or (s[1:] == (0, 0) and s[0] < channel)]
+    before = [
+        s for s in window if s[1:] < (0, 0) or (s[1:] == (0, 0) and s[0] < channel)
+    ]
     before.sort(key=lambda s: ((s[0] != channel) + s[1] ** 2 + s[2] ** 2, s))
     return [list(s) for s in before[:n]]
 
@@ -306,7 +311,9 @@ class CausalConv(Described, nn.Module):
         c, h, w = self.shape = expect_image_shape(shape)
         for name, value in dict(blocks=blocks, near=near).items():
             if not isinstance(value, int) or value < 0:
-                raise ValueError(f'{name}: expected a whole number from 0, got {value!r}')
+                raise ValueError(
+                    f'{name}: expected a whole number from 0, got {value!r}'
+                )
         self.levels = levels
         self.parts = list(parts)
         self.context_dim = context_dim
@@ -318,8 +325,7 @@ class CausalConv(Described, nn.Module):
         self.colours = nn.ModuleList(nn.Linear(i * embed, width) for i in range(1, c))
         self.sites = [near_sites(i, c, near) for i in range(c)]
         self.heads = nn.ModuleList(
-            Head(width, parts[-1], hidden, len(sites), levels)
-            for sites in self.sites
+            Head(width, parts[-1], hidden, len(sites), levels) for sites in self.sites
         )
         firsts = len(parts) - 1
         self.firsts = nn.ModuleList(nn.Linear(width, 1) for _ in range(c * firsts))
@@ -360,7 +366,9 @@ class CausalConv(Described, nn.Module):
             padded[:, k, 3 + row : 3 + row + h, 3 + column : 3 + column + w]
             for k, row, column in self.sites[i]
         ]
-        return torch.stack(views, -1) if views else level.new_zeros(*level[:, 0].shape, 0)
+        return (
+            torch.stack(views, -1) if views else level.new_zeros(*level[:, 0].shape, 0)
+        )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         level, _ = split_level(x.reshape(-1, *self.shape), self.levels)
@@ -369,8 +377,10 @@ class CausalConv(Described, nn.Module):
         params = []
         for i, head in enumerate(self.heads):
             own = self.of_channel(i, h, e)
-            parts = [first(own) for first in self.firsts[i : i + 1]]
-            params.append(torch.cat([*parts, head(own, self.near(i, level))], -1))
+            of_head = head(own, self.near(i, level))
+            if self.firsts:
+                of_head = torch.cat([self.firsts[i](own), of_head], -1)
+            params.append(of_head)
         return torch.stack(params, 1).reshape(*x.shape, -1)
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00030
@@ -410,7 +420,7 @@ class CausalPixels(Bijection):
     def inverse(self, x, context=None):
         images, context = self.flat(x, context, 'x')
         expect_levels(images, self.levels)
-        dense = is_transformed() or len(self.elementwise.parts) == 1
+        dense = is_transformed() or not self.elementwise.has_hurdle
         invert = invert_all if dense else invert_some
         return self.result(x, *invert(self, images, context))
 
@@ -419,7 +429,8 @@ class CausalPixels(Bijection):
         if is_transformed():
             return self.result(z, *by_pixel(self, latents, context))
         x, log_d = generate(self, latents, context)
-        if torch.is_grad_enabled():
+        given = [t for t in (z, context, *self.parameters()) if t is not None]
+        if torch.is_grad_enabled() and any(t.requires_grad for t in given):
             x, log_d = self.again(latents, x, context)
         return self.result(z, x, log_d)
 
@@ -431,7 +442,12 @@ class CausalPixels(Bijection):
 
     @torch.no_grad()
     def initialize(self, x, context=None):
-        if self.levels > 2 and x.numel() and x.max() <= 1:
+        if (
+            self.levels > 2
+            and x.numel()
+            and x.max() <= 1
+            and on_lattice(x, self.levels)
+        ):
             raise scaled_images(self.levels, x)
         level, _ = split_level(x.reshape(-1, *self.shape), self.levels)
         for i in range(self.shape[0]):
@@ -455,9 +471,9 @@ def invert_some(layer: CausalPixels, x: Tensor, context: Tensor | None):
         own = net.of_channel(i, h, e)
         side = hurdle.sides(net.firsts[i](own))
         at = level[:, i] > 0
-        mass = hurdle.shares(head(own[at], net.near(i, level)[at]))
-        share = around(mass, level[:, i][at] - 1)
-        share = within(side, at, share, torch.zeros_like(side[..., 0]))
+        rest = hurdle.bounded_softmax(head(own[at], net.near(i, level)[at]))
+        ink = around(hurdle.join(side[at], rest), level[:, i][at])
+        share = put_in(around(side, at.long()), at, ink)
         found.append(to_latent(share, position[:, i]))
     z, log_d = zip(*found)
     return torch.stack(z, 1), torch.stack(log_d, 1)
@@ -545,23 +561,20 @@ def solve_number(layer: CausalPixels, z: Tensor, i: int, own: Tensor, near):
     "`x`, `log dx/dz` and the level of one number, `(n,)`; `near(rows)` looks levels up."
     net, bins = layer.net, layer.elementwise
     every = torch.arange(len(z), device=z.device)
-    if len(bins.parts) == 1:
-        mass = bins.shares(net.heads[i](own, near(every)))
+    if not bins.has_hurdle:
+        mass = bins.masses(net.heads[i](own, near(every)))
         level = find_level(z, mass)
         return *to_data(z, level, around(mass, level)), level
     side = bins.sides(net.firsts[i](own))
     level = find_level(z, side)
+    share = around(side, level)
     at = level > 0
-    rows = every[at]
-    if len(rows):
-        mass = bins.shares(net.heads[i](own[at], near(rows)))
-        above = (-z[at]).sigmoid() / side[at, 1]  # of the mass that is not on 0
-        beyond = mass.flip(-1).cumsum(-1).flip(-1)[:, 1:] >= above[:, None]
-        level = level.index_put((rows,), 1 + beyond.sum(-1))
-        share = around(mass, level[at] - 1)
-    else:
-        share = Share(z[at], z[at], z[at])
-    share = within(side, at, share, torch.zeros_like(z))
+    if at.any():
+        rest = bins.bounded_softmax(net.heads[i](own[at], near(every[at])))
+        mass = bins.join(side[at], rest)
+        ink = find_level(z[at], mass).clamp(min=1)
+        level = level.masked_scatter(at, ink)
+        share = put_in(share, at, around(mass, ink))
     return *to_data(z, level, share), level
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00043
@@ -580,10 +593,7 @@ def generate(
         h = windows.features(i, j)
         for c in range(channels):
             own = layer.net.of_channel(c, h, windows.e[:, i + 3, j + 3])
-
-            def near(rows, c=c, i=i, j=j):
-                return windows.near(c, i, j, rows)
-
+            near = partial(windows.near, c, i, j)
             number = solve_number(layer, z[:, c, i, j], c, own, near)
             x[:, c, i, j], log_d[:, c, i, j], level = number
             windows.put(c, i, j, level)
