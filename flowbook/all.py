@@ -68,13 +68,13 @@ from flowbook.pixels import (
 )
 from .records import read_run, shipped
 from .tables import read_table
-from .toys import kl_to_truth, toy, toys
+from .toys import toy, toys
 from .train import Diverged, History, evaluate, fit
 
 __all__ += [
     'Dequantized', 'Diverged', 'History', 'LearnedNoise', 'Logit', 'Reshape',
     'baselines', 'dequantize', 'draw_density', 'draw_images', 'evaluate',
-    'evaluate_bits', 'fashion_mnist', 'fit', 'kl_to_truth', 'load', 'mnist',
+    'evaluate_bits', 'fashion_mnist', 'fit', 'load', 'mnist',
     'mnist10k', 'on_pixels', 'read_run', 'read_table', 'save', 'shipped',
     'spread', 'toy', 'toys',
 ]  # fmt: skip
