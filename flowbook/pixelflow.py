@@ -438,14 +438,8 @@ class CausalPixels(Bijection):
         x, log_d = generate(self, latents, context)
         given = [t for t in (z, context, *self.parameters()) if t is not None]
         if torch.is_grad_enabled() and any(t.requires_grad for t in given):
-            x, log_d = self.again(latents, x, context)
+            x, log_d = solve_again(self, latents, x, context)
         return self.result(z, x, log_d)
-
-    def again(self, z: Tensor, x: Tensor, context: Tensor | None):
-        "The images `x` that belong to `z`, once more and with gradients."
-        level, _ = split_level(x, self.levels)
-        mass = self.elementwise.masses(self.net(x, context))
-        return to_data(z, level, around(mass, level))
 
     @torch.no_grad()
     def initialize(self, x, context=None):
@@ -483,6 +477,13 @@ def invert_some(layer: CausalPixels, x: Tensor, context: Tensor | None):
         found.append(to_latent(share, position[:, i]))
     z, log_d = zip(*found)
     return torch.stack(z, 1), torch.stack(log_d, 1)
+
+# %% ../nbs/11c_pixelflow.ipynb #11c00033
+def solve_again(layer: CausalPixels, z: Tensor, x: Tensor, context: Tensor | None):
+    "The images `x` that belong to `z`, and log-derivatives, with gradients."
+    level, _ = split_level(x, layer.levels)
+    mass = layer.elementwise.masses(layer.net(x, context))
+    return to_data(z, level, around(mass, level))
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00032
 def start_from_counts(net: CausalConv, i: int, counts: Tensor) -> None:
