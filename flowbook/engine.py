@@ -132,7 +132,7 @@ def staircase_linear(
         y = PrefixProducts.apply(flat, weight, bias, mask, stairs)
     else:
         y, _ = prefix_products(flat, weight, bias, mask, stairs)
-    return y.reshape(*x.shape[:-1], -1)
+    return y.reshape(*x.shape[:-1], len(weight))
 
 # %% ../nbs/82_engine.ipynb #e8200015
 class Product(NamedTuple):

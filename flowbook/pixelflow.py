@@ -48,9 +48,9 @@ def around(mass: Tensor, level: Tensor) -> Share:
 # %% ../nbs/11c_pixelflow.ipynb #11c00013
 def to_latent(share: Share, position: Tensor) -> tuple[Tensor, Tensor]:
     "`z` and `log dz/dx` at a position, 0…1, on a level."
-    tiny = torch.finfo(position.dtype).tiny ** 0.5  # the ends of the line are finite
-    left = position.clamp(min=tiny)
-    right = (1 - position).clamp(min=tiny)
+    hair = torch.finfo(position.dtype).eps ** 0.5  # off a knot, which has two boxes
+    position = position.clamp(hair, 1 - hair)
+    left, right = position, 1 - position
     log_below = (share.below + share.here * left).log()  # Eq. (eq-bins), log F
     log_above = (share.above + share.here * right).log()
     log_slope = share.here.log() - log_below - log_above  # Eq. (eq-bins-slope)
@@ -76,6 +76,23 @@ def to_data(z: Tensor, level: Tensor, share: Share) -> tuple[Tensor, Tensor]:
     log_slope = share.here.log() - F.logsigmoid(z) - F.logsigmoid(-z)
     return x, -log_slope
 
+# %% ../nbs/11c_pixelflow.ipynb #11c00019
+def expect_levels(x: Tensor, levels: int) -> None:
+    "Raise `ValueError` unless all of `x` lies in 0…`levels` and looks like levels."
+    if torch.compiler.is_compiling() or x.numel() == 0:
+        return
+    try:
+        low, high = (v.item() for v in x.detach().aminmax())
+    except RuntimeError:
+        return  # within torch.func.vmap no value can be looked at
+    if not (low >= 0 and high <= levels):
+        raise ValueError(
+            f'x: expected pixel values in [0, {levels}], got {low:.4g}…{high:.4g}; '
+            f'give dequantize(images) of whole numbers 0…{levels - 1}'
+        )
+    if levels > 2 and high <= 1 and on_lattice(x, levels):
+        raise scaled_images(levels, x)
+
 # %% ../nbs/11c_pixelflow.ipynb #11c00016
 def expect_bins(levels: int, least: float) -> None:
     "Raise `ValueError` unless there can be so many levels with such a least mass."
@@ -92,7 +109,7 @@ class Bins(Elementwise):
 
     Numbers in 0…`levels`; `params`, `(..., levels)`, are raw log-masses, zeros give equal
     ones. A softmax over levels as in PixelCNN (van den Oord et al. 2016). A number on a
-    knot belongs to two boxes: add noise, or a half, if it must come back from `z`."""
+    knot is taken for one a hair above it."""
 
     def __init__(
         self,
@@ -115,6 +132,7 @@ class Bins(Elementwise):
         return self.bounded_softmax(params)
 
     def inverse(self, v, params):
+        expect_levels(v, self.levels)
         level, position = split_level(v, self.levels)
         return to_latent(around(self.masses(params), level), position)
 
@@ -274,23 +292,6 @@ def expect_counts(**counts: int) -> None:
                 f'{name}: expected a whole number from 0 up, got {value!r}'
             )
 
-
-def expect_levels(x: Tensor, levels: int) -> None:
-    "Raise `ValueError` unless all of `x` lies in 0…`levels` and looks like levels."
-    if torch.compiler.is_compiling() or x.numel() == 0:
-        return
-    try:
-        low, high = (v.item() for v in x.detach().aminmax())
-    except RuntimeError:
-        return  # within torch.func.vmap no value can be looked at
-    if not (low >= 0 and high <= levels):
-        raise ValueError(
-            f'x: expected pixel values in [0, {levels}], got {low:.4g}…{high:.4g}; '
-            f'give dequantize(images) of whole numbers 0…{levels - 1}'
-        )
-    if levels > 2 and high <= 1 and on_lattice(x, levels):
-        raise scaled_images(levels, x)
-
 # %% ../nbs/11c_pixelflow.ipynb #11c00026
 class CausalTrunk(nn.Module):
     "Features of every pixel from the levels of the pixels before it."
@@ -358,6 +359,7 @@ class CausalConv(Described, CausalTrunk):
         expect_counts(blocks=blocks, near=near)
         super().__init__(shape, levels, width, blocks, embed)
         c = self.shape[0]
+        self.n_params = sum(parts)
         self.context_dim = context_dim
         self.colours = nn.ModuleList(nn.Linear(i * embed, width) for i in range(1, c))
         self.sites = [near_sites(i, c, near) for i in range(c)]
@@ -388,7 +390,7 @@ class CausalConv(Described, CausalTrunk):
             if self.firsts:
                 of_head = torch.cat([self.firsts[i](own), of_head], -1)
             params.append(of_head)
-        return torch.stack(params, 1).reshape(*x.shape, -1)
+        return torch.stack(params, 1).reshape(*x.shape, self.n_params)
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00030
 class CausalPixels(Bijection):
@@ -426,7 +428,6 @@ class CausalPixels(Bijection):
 
     def inverse(self, x, context=None):
         images, context = self.flat(x, context, 'x')
-        expect_levels(images, self.levels)
         dense = is_transformed() or not isinstance(self.elementwise, Hurdle)
         invert = invert_all if dense else invert_some
         return self.result(x, *invert(self, images, context))
@@ -461,6 +462,7 @@ def invert_some(layer: CausalPixels, x: Tensor, context: Tensor | None):
     net = layer.net
     hurdle = layer.elementwise
     assert isinstance(hurdle, Hurdle)
+    expect_levels(x, layer.levels)
     level, position = split_level(x, layer.levels)
     e = net.embedded(level)
     h = net.features(e, context)

@@ -362,7 +362,8 @@ def check_layer(rng, layer, spoil):
     plain = numbers(rng, (*batch, *event))
     if rng.random() < 0.2:
         layer, plain = layer.double(), plain.double()
-    if 'Exp' in repr(layer) or 'Logit' in repr(layer) or 'Positive' in repr(layer):
+    of_positive = ('Exp', 'Logit', 'Positive', 'Bins', 'Hurdle')
+    if any(name in repr(layer) for name in of_positive):
         plain = plain.sigmoid()
     size = context_size(layer)
     context = numbers(rng, (*batch, size)).to(plain) if size else None
