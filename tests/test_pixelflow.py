@@ -119,6 +119,10 @@ def test_single_precision_finds_every_level_and_extreme_weights_stay_finite(shap
     assert (log_det + flow.base.log_prob(z)).max() <= 1e-3
     floor = math.log(1e-6) * 2 * math.prod(shape)
     assert (log_det + flow.base.log_prob(z)).min() > floor
+    whole = x.floor()
+    z, _ = small(shape, levels=256, size=0.3).bijection.inverse(whole)
+    back, _ = small(shape, levels=256, size=0.3).bijection(z)
+    assert torch.equal(back.floor(), whole)
     drawn = flow.sample((50,), generator=gen())
     z, _ = flow.bijection.inverse(drawn)
     assert (flow.bijection(z)[0].floor() == drawn.floor()).double().mean() > 0.999
