@@ -315,7 +315,6 @@ FLOWS = [  # shipped flows of digits whose samples are judged
     'mnist-glow-learned',
     'mnist-glow-labels',
     'mnist-pixelflow',
-    'mnist-pixelflow-labels',
 ]
 
 
