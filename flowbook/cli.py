@@ -175,7 +175,8 @@ def add_form(parser, form: type) -> None:
     for f in fields(form):
         kind = f.metadata.get('of')
         if kind and kind not in groups:
-            title = f'options of {" and ".join(models_with(kind=kind))}'
+            *first, last = models_with(kind=kind)
+            title = f'options of {", ".join(first)} and {last}'
             groups[kind] = parser.add_argument_group(title)
         add_option(groups.get(kind, parser), f)
 
