@@ -43,3 +43,13 @@ def python(code, *args, timeout=120, cwd=None, **env):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def run_shell(*argv):
+    "The exit status of the command line."
+    from flowbook.cli import main
+
+    try:
+        return main([str(a) for a in argv])
+    except SystemExit as e:
+        return e.code

@@ -16,22 +16,14 @@ import pytest
 import torch
 
 from flowbook import __version__, records, runs
-from flowbook.cli import main
 from flowbook.files import load
 from flowbook.realnvp import realnvp
 from flowbook.settings import SETTINGS
 from flowbook.train import fit
 from support import ROOT, normal
+from support import run_shell as run
 
 SMALL = '--layers 2 --hidden 8 --epochs 2 --threads 1'.split()
-
-
-def run(*argv):
-    "The exit status of the command line."
-    try:
-        return main([str(a) for a in argv])
-    except SystemExit as e:
-        return e.code
 
 
 def table(path, x, header=''):

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from flowbook.check import check_bijection
-from flowbook.cli import main
 from flowbook.data import mnist10k
 from flowbook.files import load, save
 from flowbook.pixelflow import (
@@ -27,6 +26,7 @@ from flowbook.pixels import dequantize, image_bits, levels_of
 from flowbook.runs import IMAGES
 from flowbook.train import fit
 from support import randomize
+from support import run_shell as run
 
 SMALL = dict(width=6, hidden=8, embed=3, near=5)
 SHAPES = [(1, 1, 1), (1, 3, 5), (3, 4, 2), (2, 1, 6), (5, 2, 2)]
@@ -217,14 +217,6 @@ def test_a_copy_is_independent():
     assert flow.bijection.net.place.any()
     assert isinstance(flow.bijection, CausalPixels)
     assert isinstance(flow.bijection.net, CausalConv)
-
-
-def run(*argv):
-    "The exit status of the command line."
-    try:
-        return main([str(a) for a in argv])
-    except SystemExit as e:
-        return e.code
 
 
 @pytest.mark.parametrize('channels, levels', [(1, 256), (3, 256), (1, 4)])
