@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -176,6 +177,7 @@ MODELS = {
     'flowbook maf': our_flow(maf),
     'zuko NSF': zuko_flow('NSF'),
     'zuko MAF': zuko_flow('MAF'),
+    'flowbook maf, bound 5': our_flow(partial(maf, bound=5.0)),
 }
 
 

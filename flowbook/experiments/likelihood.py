@@ -315,6 +315,7 @@ FLOWS = [  # shipped flows of digits whose samples are judged
     'mnist-glow-learned',
     'mnist-glow-labels',
     'mnist-pixelflow',
+    'mnist-pixelflow-labels',
 ]
 
 
