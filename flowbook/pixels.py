@@ -323,7 +323,7 @@ def image_bits(
     if images.dim() == 0 or len(images) == 0:
         raise ValueError('images: expected at least one image, got none')
     given = dict(noises=noises, uniform=uniform, batch_size=batch_size, seed=seed)
-    check_settings(SCORING, given)
+    noises, uniform, batch_size, seed = check_settings(SCORING, given).values()
     grey = settle_levels(flow, levels)
     context = flow.read_context(context)
     generator = torch.Generator().manual_seed(seed)
@@ -495,6 +495,7 @@ def gaussian_bits(
 ) -> float:  # bits/dim of `test`, a bound
     "Bits per dimension of a Gaussian in logit space, correlations by Eq. (eq-shrunken)."
     train, test, levels = read_pair(train, test, levels)
+    seed = SETTINGS['seed'].check('seed', seed)
     generator = torch.Generator().manual_seed(seed)
     logit = Logit(lam, levels, event_dim=1)
 

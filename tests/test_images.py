@@ -356,6 +356,17 @@ def test_uniform_noise_is_the_case_q_equal_to_one():
     )
 
 
+@pytest.mark.parametrize('kind', [np.int16, torch.tensor, np.array])
+def test_settings_of_a_score_may_be_any_whole_number(kind):
+    x = torch.randint(0, 16, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    flow = on_pixels(glow((1, 4, 4), scales=1, steps=1, width=4), (1, 4, 4))
+    plain = evaluate_bits(flow, x, seed=3, noises=2, batch_size=5)
+    given = dict(seed=kind(3), noises=kind(2), batch_size=kind(5))
+    assert evaluate_bits(flow, x, **given) == plain
+    assert plain != evaluate_bits(flow, x, seed=4, noises=2, batch_size=5)
+    assert gaussian_bits(x, x, seed=kind(3)) == gaussian_bits(x, x, seed=3)
+
+
 def test_fit_takes_whole_numbers_for_learned_noise_and_improves():
     torch.manual_seed(0)
     images, labels = mnist10k('train')
