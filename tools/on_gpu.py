@@ -23,6 +23,15 @@ PAGES = [
     '10_autoregressive',
     '08_glow',
 ]
+TRAINING = {  # runs that a GPU is for; each goes on where the last call left it
+    'pixelflow': 'pixelflow mnist --epochs 12 --ema 0.999 --weight-decay 0.05',
+    'pixelflow-fashion': 'pixelflow fashion_mnist --epochs 12 --ema 0.999 '
+    '--weight-decay 0.05',
+    'glow': 'glow mnist --layers 16 --hidden 256 --bound 1 --epochs 200 --lr 0.001',
+    'realnvp': 'realnvp-images mnist --layers 4 --hidden 64 --blocks 4 --bound 1 '
+    '--epochs 200 --lr 0.001',
+    'dry': 'nsf moons --epochs 1 --epoch-size 2000',
+}
 RUN_PAGE = '''
 import sys
 from pathlib import Path
@@ -57,8 +66,23 @@ def run(name, command, left):
     return step
 
 
-def steps(dry):
+def training(name, dry, place):
+    "The command that trains one run in a folder of `place`, or goes on with it."
+    words = ['fit', *TRAINING[name].split()]
+    words += ['--half', '--bfloat16', '--device', 'cpu' if dry else 'cuda']
+    folder = place / f'{name}-gpu'
+    words += ['--out', str(folder)]
+    if (folder / 'checkpoint.safetensors').exists():
+        words.append('--resume')
+    return [sys.executable, '-m', 'flowbook.cli', *words]
+
+
+def steps(dry, names, place):
     "Name and command of each step, the most telling first."
+    for name in names:
+        yield f'run {name}', training(name, dry, place)
+    if names:
+        return
     yield (
         'CUDA tests',
         [sys.executable, '-m', 'pytest', '-q', '-rs', '-k', 'cuda', 'tests'],
@@ -85,6 +109,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('out', nargs='?', default='on_gpu.json', help='the record to write')
     p.add_argument('--dry', action='store_true', help='on a CPU, with one small page')
+    p.add_argument(
+        '--train', nargs='+', default=[], choices=TRAINING, help='runs to train instead'
+    )
     a = p.parse_args()
     if not a.dry and not torch.cuda.is_available():
         sys.exit('on_gpu: no CUDA device here; try --dry')
@@ -106,7 +133,7 @@ def main():
         date=time.strftime('%Y-%m-%d'),
         steps=done,
     )
-    for name, command in steps(a.dry):
+    for name, command in steps(a.dry, a.train, Path(a.out).resolve().parent):
         left = LIMIT - (time.time() - start)
         if left < 5:
             done.append(dict(step=name, passed=None, said=['no time left']))
