@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from flowbook import train
+
 from flowbook.core import Bijection, Compose, Flow, Model, Standardize, StandardNormal
 from flowbook.coupling import DiagScale, nice
 from flowbook.files import load, read_tensors, save, write_bytes
 from flowbook.pixels import dequantize, on_pixels
 from flowbook.realnvp import realnvp
 from flowbook.toys import kl_to_truth, toys
-from flowbook.train import Diverged, evaluate, fit
+from flowbook.train import Diverged, evaluate, fit, nll
 from support import ROOT, normal
 
 DATA = 2 * normal(200, 2, dtype=torch.float32) + torch.tensor([5.0, -3.0])
@@ -113,7 +113,7 @@ def cut_off(flow, steps, **kwargs):
         calls.append(1)
         if len(calls) > steps:
             raise Cut
-        return train.nll(*args)
+        return nll(*args)
 
     with pytest.raises(Cut):
         fit(flow, DATA, loss=loss, **kwargs)
@@ -227,7 +227,7 @@ def test_a_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch, fails)
     def full(*_):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(train.os, fails, full)
+    monkeypatch.setattr(os, fails, full)
     with pytest.raises(OSError, match='No space'):
         write_bytes(path, b'new' * 1000)
     assert path.read_bytes() == b'old' and [p.name for p in tmp_path.iterdir()] == [
@@ -245,7 +245,7 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_last_one(tmp_path, monkey
             raise OSError(28, 'No space left on device')
         replace(*args)
 
-    monkeypatch.setattr(train.os, 'replace', third)
+    monkeypatch.setattr(os, 'replace', third)
     with pytest.raises(OSError):
         fit(flow, DATA, checkpoint=path, **run)
     assert [p.name for p in tmp_path.iterdir()] == ['c.safetensors']
@@ -302,7 +302,7 @@ def test_divergence_at_the_first_step_keeps_the_weights_it_had():
     flow = small()
     weights = {k: v.clone() for k, v in flow.named_parameters()}
     with pytest.raises(Diverged, match='step 0'):
-        fit(flow, DATA, loss=lambda f, x, c: train.nll(f, x, c) * math.nan)
+        fit(flow, DATA, loss=lambda f, x, c: nll(f, x, c) * math.nan)
     assert all(torch.equal(weights[k], v) for k, v in flow.named_parameters())
 
 
@@ -314,7 +314,7 @@ def test_an_interrupted_run_leaves_the_best_weights_so_far(error):
         calls.append(1)
         if len(calls) == 12:
             raise error
-        return train.nll(f, x, c)
+        return nll(f, x, c)
 
     with pytest.raises(error):
         fit(flow, DATA, loss=loss, epochs=50, lr=0.1, batch_size=90)
@@ -341,7 +341,7 @@ def test_early_stopping_counts_a_tie_as_no_progress():
         small(),
         DATA,
         epochs=20,
-        loss=lambda f, x, c: 0 * train.nll(f, x, c),
+        loss=lambda f, x, c: 0 * nll(f, x, c),
         patience=3,
     )
     assert history.stopped == 'no progress' and len(history.train) == 3
