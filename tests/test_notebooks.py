@@ -17,6 +17,7 @@ import pytest
 from support import ROOT
 
 sys.path.insert(0, str(ROOT / 'tools'))
+from forms import REFERENCE, to_quarto
 from outputs import same
 from sources import KEY, code_of, sources, stale, tree_digest
 
@@ -36,6 +37,8 @@ class Cell:
             cell['cell_type'],
             ''.join(cell['source']),
         )
+        if self.kind == 'markdown':
+            self.text = to_quarto(self.text)
         self.outputs, self.raw = cell.get('outputs', []), cell
         self.directives = (
             dict(
@@ -527,6 +530,99 @@ def test_stamping_keeps_an_output_that_comes_out_again():
     assert not same(shown('1', one), shown('2', one))
     assert not same(shown('1', one), shown('1', two))
     assert not same(shown('1', one), shown('1')) and not same(shown('1'), [])
+
+
+# Forms that read well in Jupyter too.
+OWN_FORMS = r"""<a id="sec-chain"></a>
+
+## A chain
+
+By [Eq. (eq-one)](05_train.ipynb#eq-one) and more ([eq-two](#eq-two), [Fig. (fig-a)](#fig-a)):
+
+$$
+x = f(z) . \tag{eq-three}
+$$
+
+> **Predict**
+>
+> What is $x$?
+>
+> $$ y = x \tag{eq-four} $$
+>
+> - two
+
+<details><summary>Solution 1</summary>
+
+By [Table (tbl-b)](#tbl-b), not `[eq-two](#eq-two)`.
+
+</details>
+
+> An ordinary quotation, and [a link](#eq-two).
+
+```
+> **Predict**
+>
+> not this
+```"""
+QUARTOS_FORMS = r"""## A chain {#sec-chain}
+
+By @eq-one and more (@eq-two, @fig-a):
+
+$$
+x = f(z) .
+$$ {#eq-three}
+
+::: {.callout-tip}
+## Predict
+What is $x$?
+
+$$ y = x $$ {#eq-four}
+
+- two
+:::
+
+::: {.callout-note collapse="true"}
+## Solution 1
+By @tbl-b, not `[eq-two](#eq-two)`.
+
+:::
+
+> An ordinary quotation, and [a link](#eq-two).
+
+```
+> **Predict**
+>
+> not this
+```"""
+
+
+def test_forms_of_jupyter_become_those_of_quarto():
+    assert to_quarto(OWN_FORMS) == QUARTOS_FORMS == to_quarto(QUARTOS_FORMS)
+
+
+@pytest.mark.parametrize(
+    'title, kind',
+    [
+        ('After this page you can', '{.callout-note appearance="simple"}'),
+        ('Errata of the report', '{.callout-important}'),
+        ('Trap: two things', '{.callout-warning}'),
+        ('Why so', '{.callout-note}'),
+    ],
+)
+def test_a_box_has_its_kind_from_its_title(title, kind):
+    made = to_quarto(f'> **{title}**\n>\n> - text')
+    assert made == f'::: {kind}\n## {title}\n- text\n:::'
+
+
+@notebooks
+def test_a_reference_names_the_page_of_its_label(path):
+    text = ''.join(
+        ''.join(c.raw['source']) for c in CELLS[path] if c.kind == 'markdown'
+    )
+    for found in REFERENCE.finditer(text):
+        file = found[0].rpartition('(')[2].partition('#')[0]
+        target = path.parent / file if file else path
+        assert found[1] in [n for n, where in labels() if where.startswith(target.stem)]
 
 
 # The site.
