@@ -16,6 +16,11 @@ import pytest
 
 from support import ROOT
 
+sys.path.insert(0, str(ROOT / 'tools'))
+from forms import REFERENCE, to_quarto
+from outputs import same
+from sources import KEY, code_of, sources, stale, tree_digest
+
 NBS = sorted((ROOT / 'nbs').glob('[0-9a-z]*.ipynb'))
 notebooks = pytest.mark.parametrize('path', NBS, ids=lambda p: p.stem)
 MACHINE = re.compile(
@@ -32,6 +37,8 @@ class Cell:
             cell['cell_type'],
             ''.join(cell['source']),
         )
+        if self.kind == 'markdown':
+            self.text = to_quarto(self.text)
         self.outputs, self.raw = cell.get('outputs', []), cell
         self.directives = (
             dict(
@@ -198,6 +205,16 @@ def test_cells_that_show_something_have_their_outputs(path):
     assert any(c.outputs for c in CELLS[path]) or all(
         c.exported or len(c.body()) < 9 for c in CELLS[path] if c.kind == 'code'
     ), 'never executed'
+
+
+@notebooks
+def test_a_page_was_executed_with_the_present_sources(path):
+    changed = stale(path)
+    few = ', '.join(changed[:5]) + ', …' * (len(changed) > 5)
+    assert not changed, (
+        f'{few}: not as when {path.name} was executed; run '
+        f'tools/run_nbs.py --stamp nbs/{path.name}, or --stamp --stale for all pages'
+    )
 
 
 @notebooks
@@ -431,6 +448,181 @@ def test_local_links_lead_to_a_page(path):
         assert not file or (path.parent / file).exists(), f'{target} does not exist'
         if re.match(r'(eq|fig|sec|tbl)-', anchor):
             assert anchor in LABELS, f'{target}: no such label'
+
+
+# What the outputs depend on.
+def page_of(*cells, sources=None):
+    "A notebook of code cells."
+    made = [dict(cell_type='code', source=c, outputs=[]) for c in cells]
+    metadata = {} if sources is None else {KEY: dict(sources=sources)}
+    return dict(cells=made, metadata=metadata)
+
+
+def page_hash(*cells):
+    return tree_digest(code_of(page_of(*cells)))
+
+
+PLAIN = 'def f(x, n=2):\n    return x + n'
+
+
+def test_comments_docstrings_layout_and_cells_that_do_not_run_are_no_sources():
+    same = 'def f(x, n=2):\n    "It adds."\n    return (x\n            + n)  # so'
+    assert page_hash(PLAIN) == page_hash(same) == page_hash(f'#| export\n{same}')
+    assert page_hash(PLAIN) == page_hash(PLAIN, '#| slow\nf(1)')
+    assert page_hash(PLAIN) == page_hash(PLAIN, '#| eval: false\nf(1)')
+    for other in [
+        PLAIN.replace('2', '3'),
+        PLAIN.replace('+', '-'),
+        PLAIN.replace('x + n', '"It adds."'),
+    ]:
+        assert page_hash(other) != page_hash(PLAIN)
+    assert page_hash(PLAIN, 'f(1)') != page_hash(PLAIN)
+
+
+def test_a_page_depends_on_all_that_its_modules_import_and_on_the_runs_it_reads():
+    found = sources(page_of('#| default_exp x', 'from flowbook.glow import glow'))
+    assert {'page', 'flowbook.glow', 'flowbook.core', 'flowbook.described'} <= set(
+        found
+    )
+    assert not {'flowbook.glow', 'flowbook.runs'} & set(
+        sources(page_of('import torch'))
+    )
+    relative = page_of('#| default_exp experiments.x', 'from ..nets import MLP')
+    assert 'flowbook.nets' in sources(relative)
+    assert 'flowbook.nets' in sources(page_of('from flowbook import nets'))
+    read = sources(page_of("read_run('moons')"))
+    assert 'flowbook/assets/runs/moons/run.json' in read
+    assert set(sources(page_of("toys['moons']"))) == {'page'}
+
+
+def test_a_page_out_of_date_says_what_has_changed(tmp_path):
+    page = page_of('from flowbook.nets import MLP')
+    now = sources(page)
+    path = tmp_path / 'page.ipynb'
+    for stored, changed in [
+        (now, []),
+        (now | {'flowbook.nets': 'other'}, ['flowbook.nets']),
+        (now | {'page': 'other', 'flowbook.gone': 'some'}, ['flowbook.gone', 'page']),
+        (None, sorted(now)),
+    ]:
+        page = page_of('from flowbook.nets import MLP', sources=stored)
+        path.write_text(json.dumps(page))
+        assert stale(path) == changed
+
+
+def test_cleaning_keeps_the_hashes():
+    from nbdev.clean import _nbdev_clean
+
+    nb = json.loads((ROOT / 'nbs' / '17_layers.ipynb').read_text(encoding='utf-8'))
+    stored = nb['metadata'][KEY]
+    _nbdev_clean(nb)
+    assert nb['metadata'][KEY] == stored
+
+
+def test_stamping_keeps_an_output_that_comes_out_again():
+    def shown(text, png=''):
+        data = {'text/plain': text} | ({'image/png': png} if png else {})
+        return [dict(output_type='display_data', data=data)]
+
+    shows = [c for cells in CELLS.values() for c in cells if c.images()]
+    one, two = (''.join(c.images()[0]['image/png']) for c in shows[:2])
+    assert same(shown('1', one), shown('1', one)) and same([], [])
+    assert not same(shown('1', one), shown('2', one))
+    assert not same(shown('1', one), shown('1', two))
+    assert not same(shown('1', one), shown('1')) and not same(shown('1'), [])
+
+
+# Forms that read well in Jupyter too.
+OWN_FORMS = r"""<a id="sec-chain"></a>
+
+## A chain
+
+By [Eq. (eq-one)](05_train.ipynb#eq-one) and more ([eq-two](#eq-two), [Fig. (fig-a)](#fig-a)):
+
+$$
+x = f(z) . \tag{eq-three}
+$$
+
+> **Predict**
+>
+> What is $x$?
+>
+> $$ y = x \tag{eq-four} $$
+>
+> - two
+
+<details><summary>Solution 1</summary>
+
+By [Table (tbl-b)](#tbl-b), not `[eq-two](#eq-two)`.
+
+</details>
+
+> An ordinary quotation, and [a link](#eq-two).
+
+```
+> **Predict**
+>
+> not this
+```"""
+QUARTOS_FORMS = r"""## A chain {#sec-chain}
+
+By @eq-one and more (@eq-two, @fig-a):
+
+$$
+x = f(z) .
+$$ {#eq-three}
+
+::: {.callout-tip}
+## Predict
+What is $x$?
+
+$$ y = x $$ {#eq-four}
+
+- two
+:::
+
+::: {.callout-note collapse="true"}
+## Solution 1
+By @tbl-b, not `[eq-two](#eq-two)`.
+
+:::
+
+> An ordinary quotation, and [a link](#eq-two).
+
+```
+> **Predict**
+>
+> not this
+```"""
+
+
+def test_forms_of_jupyter_become_those_of_quarto():
+    assert to_quarto(OWN_FORMS) == QUARTOS_FORMS == to_quarto(QUARTOS_FORMS)
+
+
+@pytest.mark.parametrize(
+    'title, kind',
+    [
+        ('After this page you can', '{.callout-note appearance="simple"}'),
+        ('Errata of the report', '{.callout-important}'),
+        ('Trap: two things', '{.callout-warning}'),
+        ('Why so', '{.callout-note}'),
+    ],
+)
+def test_a_box_has_its_kind_from_its_title(title, kind):
+    made = to_quarto(f'> **{title}**\n>\n> - text')
+    assert made == f'::: {kind}\n## {title}\n- text\n:::'
+
+
+@notebooks
+def test_a_reference_names_the_page_of_its_label(path):
+    text = ''.join(
+        ''.join(c.raw['source']) for c in CELLS[path] if c.kind == 'markdown'
+    )
+    for found in REFERENCE.finditer(text):
+        file = found[0].rpartition('(')[2].partition('#')[0]
+        target = path.parent / file if file else path
+        assert found[1] in [n for n, where in labels() if where.startswith(target.stem)]
 
 
 # The site.

@@ -188,3 +188,144 @@ def test_most_public_names_give_shapes():
 def test_types_ship_with_the_package():
     assert (ROOT / 'flowbook' / 'py.typed').is_file()
     assert 'py.typed' in (ROOT / 'setup.py').read_text()
+
+
+# Symbols: nbs/17_layers.ipynb has the table.
+def cells_of(path):
+    "Kind and text of every cell of a notebook."
+    for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+        yield c['cell_type'], ''.join(c['source'])
+
+
+def maths(cells):
+    "Every formula of Markdown cells, each on one line."
+    for kind, text in cells:
+        if kind == 'markdown':
+            text = re.sub(r'^(```+).*?^\1|`[^`\n]*`', '', text, flags=re.S | re.M)
+            found = re.findall(r'\$\$(.*?)\$\$|\$([^$\n]+)\$', text, re.S)
+            yield from (' '.join((a or b).split()) for a, b in found)
+
+
+def code(cells):
+    "Every line of code, captions included."
+    for kind, text in cells:
+        if kind == 'code':
+            yield from text.splitlines()
+
+
+def lines(cells):
+    "Every line of a notebook."
+    for _, text in cells:
+        yield from text.splitlines()
+
+
+# where to look, what offends, a line that does and one that does not
+OFFENCES = {
+    'a scale is s and a log-scale log s, never e^s': (
+        maths,
+        r'e\^\{?[-\s\d]*(\\sum\S*\s*)?s(?![a-z])|e\^\{?k?K?S\b|\\exp\(-?s\)',
+        r'$x = e^{-2 s_i(z)}$',
+        r'$x = e^{r} + e^{\beta} s$',
+    ),
+    'a log-scale is log s, not s': (
+        lines,
+        r'log-scales? `?\$?[sS](?!\w)',
+        'a log-scale $s$',
+        r'a log-scale $\log s$ says',
+    ),
+    'a log-scale is log_s in code': (
+        code,
+        r'(?<!\w)s\.exp\(|\(-s\)\.exp\(|\bexp\(-?s\)',
+        'x = z * s.exp()',
+        'x = z * log_s.exp()',
+    ),
+    'the law of the latent is π(z)': (
+        maths,
+        r'(?<![A-Za-z_}])p\(z(_\w)?\)',
+        r'$p(x\mid z)\,p(z)$',
+        r'$p(x\mid z)\,\pi(z) p_k(z_k)$',
+    ),
+    'the law of the latent is π(z), in code too': (
+        code,
+        r'(~|log|prior|\)) p\(z\)(?!\.)|\ba law p\(z\)',
+        "'z ~ p(z)'",
+        'p(z).log_prob(x)',
+    ),
+    'the latent is z': (
+        maths,
+        r'\\varepsilon\s*\\sim\s*\\pi',
+        r'$\varepsilon\sim\pi$',
+        r'$\varepsilon\sim\mathcal N(0, 1)$',
+    ),
+    'an image is (C, h, w), and H an entropy': (
+        maths,
+        r'C, H, W|C?HW|H\s*\\cdot\s*W',
+        r'$(CHW)^2$',
+        r'$H + W$',
+    ),
+    'the law of the data is p_data, that of the model p': (
+        maths,
+        r'p_\{\\text\{(true|target|model)\}\}',
+        r'$p_{\text{true}}$',
+        r'$p_{\text{data}}$',
+    ),
+    'layers are counted by k of K': (
+        maths,
+        r'f_i\(z_\{i-1\}\)|(?<!\w)p_\{i-1\}',
+        r'$z_i = f_i(z_{i-1})$',
+        r'$z_k = f_k(z_{k-1}) + x_{i-1}$',
+    ),
+    r"the encoder's parameters are \varphi": (
+        lines,
+        r'\\phi(?![a-z])',
+        r'$q_\phi$',
+        r'$q_\varphi$',
+    ),
+    r'a divergence is KL(p \,\|\, q)': (
+        maths,
+        r'KL.*\\,\\Vert\\,',
+        r'$\mathrm{KL}(p\,\Vert\,q)$',
+        r'$\mathrm{KL}(p\,\|\,q) + \lVert x\rVert$',
+    ),
+    r'laws are \mathcal N and \mathcal U': (
+        maths,
+        r'(?<!\\mathcal )(?<!\\mathcal)(?<![A-Za-z\\{_])[NU][\[(]',
+        r'$u\sim U[0, 1)$',
+        r'$u\sim\mathcal U[0, 1)$',
+    ),
+    r'a transpose is ^\top': (maths, r'\\mathsf\s*T', r'$A^{\mathsf T}$', r'$A^\top$'),
+}
+TOLERATED = {  # in a page, formulas or lines that quote
+    '04_variables': r'^p\(z\)$',  # the names that the report gives to one density
+    '07_realnvp': r'^\\exp\(s\)$|Multiplies by exp\(s\)',  # its two meanings of s
+    '13_banana': r'^Z \\sim N\(0, 1\)$',  # a label of its plots
+}
+PENDING = '''00_core 01_gan 02_vae 03_jacobian 04b_support 05_train 06_coupling 07_realnvp
+07b_multiscale 08_glow 09_made 10_autoregressive 11a_monotone 12_three_models 13_banana
+15_digits'''.split()  # to be brought in line
+
+
+def offences(cells, tolerated=r'(?!)'):
+    "What breaks the table of symbols: the rule and the line."
+    return [
+        f'{rule}: {line[:90]}'
+        for rule, (where, pattern, _, _) in OFFENCES.items()
+        for line in where(cells)
+        if re.search(pattern, line) and not re.search(tolerated, line.strip())
+    ]
+
+
+@pytest.mark.parametrize('path', NBS, ids=lambda p: p.stem)
+def test_a_page_obeys_the_table_of_symbols(path):
+    found = offences(list(cells_of(path)), TOLERATED.get(path.stem, r'(?!)'))
+    if found and path.stem in PENDING:
+        pytest.xfail('\n'.join(found))
+    assert not found, '\n'.join(found)
+
+
+@pytest.mark.parametrize('rule', OFFENCES)
+def test_an_offence_against_the_symbols_is_seen(rule):
+    where, _, bad, good = OFFENCES[rule]
+    kind = 'code' if where is code else 'markdown'
+    assert any(said.startswith(f'{rule}:') for said in offences([(kind, bad)]))
+    assert not offences([(kind, good)])

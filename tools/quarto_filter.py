@@ -2,8 +2,9 @@
 
 A book shows its code: exported cells appear as they are, with an anchor for each name,
 instead of the summary that nbdev would put in their place. A widget, which needs a kernel,
-is shown as a still picture from its stored state. Then nbdev's own processors run (hidden
-cells, links from back-ticks), and links and references are mended."""
+is shown as a still picture from its stored state. Forms that read well in Jupyter become
+Quarto's (`tools/forms.py`). Then nbdev's own processors run (hidden cells, links from
+back-ticks), and links and references are mended."""
 
 import ast
 import json
@@ -14,6 +15,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from execnb.nbio import dict2nb, nb2str
+from forms import to_quarto
 from nbdev.processors import FilterDefaults
 
 # nbdev drops the number of a page, a book keeps it
@@ -122,6 +124,8 @@ def page(text):
     nb = json.loads(text)
     for c in nb['cells']:
         c['source'] = ''.join(c['source'])
+        if c['cell_type'] == 'markdown':
+            c['source'] = to_quarto(c['source'])
     nb['cells'] = list(replace_widgets(nb))
     nb['cells'] = list(show_exports(nb['cells']))
     nb = dict2nb(nb)
@@ -139,7 +143,7 @@ def page(text):
         for o in c.get('outputs', []):
             data = o.get('data', {})
             if 'text/markdown' in data:
-                data['text/markdown'] = mend(''.join(data['text/markdown']))
+                data['text/markdown'] = mend(to_quarto(''.join(data['text/markdown'])))
     return nb2str(nb)
 
 

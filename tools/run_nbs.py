@@ -1,7 +1,13 @@
-"""Run notebooks and store what they show: python tools/run_nbs.py [notebook …].
+"""Run notebooks and store what they show: python tools/run_nbs.py [options] [notebook …].
 
-They run in order, each in a fresh kernel; without arguments all of them."""
+They run in order, each in a fresh kernel; without names all of them. Beside the outputs
+go hashes of what the page depends on (`tools/sources.py`).
 
+--stale   only those whose sources have changed since they were executed
+--list    do not run these, name them and what has changed
+--stamp   keep each stored output that comes out again, pictures up to rounding"""
+
+import argparse
 import json
 import re
 import sys
@@ -12,6 +18,10 @@ import nbformat
 from nbdev.clean import clean_nb
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from outputs import same
+from sources import KEY, sources, stale
+
 from conftest import drop_skipped, run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,26 +69,59 @@ def as_text(nb):
     return json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
 
 
-def run(path):
+def keep_outputs(nb, old):
+    "Put back the former outputs of each cell where they came out again; count the others."
+    changed = 0
+    for c, before in zip(nb.cells, old.cells):
+        if c.cell_type == 'code' and same(before.outputs, c.outputs):
+            c.outputs = before.outputs
+        elif c.cell_type == 'code':
+            changed += 1
+    return changed
+
+
+def run(path, keep=False):
     "Execute the notebook at `path`, clean it and write it back unless a cell fails."
     start = time.time()
     nb = nbformat.read(path, 4)
-    sources = [c.source for c in nb.cells]
+    old = nbformat.read(path, 4)
+    texts = [c.source for c in nb.cells]
+    depends = sources(nb)
     drop_skipped(nb)
     run_notebook(nb, path.parent, 600)
-    for c, s in zip(nb.cells, sources):
+    for c, s in zip(nb.cells, texts):
         c.source = s
         if c.cell_type == 'code':
             c.outputs = join_streams(c.outputs)
     nb = stable_widgets(nb)
     clean_nb(nb)
+    changed = keep_outputs(nb, old) if keep else None
+    nb['metadata'][KEY] = dict(sources=depends)
     path.write_text(as_text(nb), encoding='utf-8')
     seconds = time.time() - start
     size = path.stat().st_size // 1024
-    print(f'{path.name}: {seconds:.0f} s, {size} KiB', flush=True)
+    said = '' if changed is None else f', outputs of {changed} cells are new'
+    print(f'{path.name}: {seconds:.0f} s, {size} KiB{said}', flush=True)
+
+
+def main():
+    "Run what the command line asks for."
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('notebooks', nargs='*', type=Path)
+    for option in ('--stale', '--list', '--stamp'):
+        parser.add_argument(option, action='store_true')
+    asked = parser.parse_args()
+    paths = asked.notebooks or sorted((ROOT / 'nbs').glob('[!_.]*.ipynb'))
+    changed = {path: stale(path) for path in paths if asked.stale or asked.list}
+    for path in paths:
+        if asked.list:
+            if changed[path]:
+                print(f'{path.name}: {", ".join(changed[path])}')
+        elif not asked.stale or changed[path]:
+            run(path, keep=asked.stamp)
 
 
 if __name__ == '__main__':
-    named = [Path(a) for a in sys.argv[1:]]
-    for path in named or sorted((ROOT / 'nbs').glob('[!_.]*.ipynb')):
-        run(path)
+    main()
