@@ -29,7 +29,12 @@ class Thing:
         return z.exp(), 0.0
 
     def __repr__(self):
+        ax.plot(1 + 1, color=2)
         return 'a' + 'b'
+
+
+print(1 + 1)
+ax[0].fill(2 * 3)
 '''
 
 

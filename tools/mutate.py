@@ -53,7 +53,7 @@ sum mean, zeros ones, zeros_like ones_like, new_zeros new_ones, tril triu, floor
 sin cos, exp log, sigmoid tanh, train eval"""
 PAIRED = [p.split() for p in PAIRS.split(',')]
 NAMES = dict(PAIRED) | {b: a for a, b in PAIRED}
-UNTOLD = ('__repr__', 'extra_repr')  # what only people read
+TOLD = '__repr__ extra_repr print warn warnings w fig figure ax axs plt'.split()
 TINY = 0.01  # such a constant is a tolerance or a floor: doubled, it does the same
 
 
@@ -76,19 +76,27 @@ def is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
+def is_told(node: ast.AST) -> bool:
+    "Whether a node speaks to people only: a text, an error, a picture, or is no code."
+    if isinstance(node, (ast.Raise, ast.Import, ast.ImportFrom, ast.JoinedStr)):
+        return True
+    root = getattr(node, 'value', None) if isinstance(node, ast.Expr) else node
+    call = isinstance(root, ast.Call)
+    while isinstance(root, (ast.Call, ast.Attribute, ast.Subscript)):
+        root = root.func if isinstance(root, ast.Call) else root.value
+    told = call and getattr(root, 'id', '') in TOLD
+    return told or is_text(node) or getattr(node, 'name', '') in TOLD
+
+
 def places(node: ast.AST, inside: int | None = None) -> Iterator[tuple]:
     "Each node that may change, the field that holds it, how to put another there."
-    if isinstance(node, (ast.Raise, ast.Import, ast.ImportFrom, ast.JoinedStr)):
-        return
-    if getattr(node, 'name', None) in UNTOLD or is_text(node):
-        return
     in_function = inside is not None or isinstance(node, ast.FunctionDef)
     for name, value in ast.iter_fields(node):
         if name in ('annotation', 'returns', 'decorator_list'):
             continue
         several = isinstance(value, list)
         for i, child in enumerate(value if several else [value]):
-            if isinstance(child, ast.AST):
+            if isinstance(child, ast.AST) and not is_told(child):
                 own = in_function and isinstance(child, ast.stmt)
                 runs = child.lineno if own else inside
                 put = partial(value.__setitem__, i) if several else None
@@ -110,8 +118,6 @@ def other_constant(value):
 def nothing_done(f: ast.FunctionDef) -> list[ast.stmt] | None:
     "A body that returns the first argument; None where that is what the function does."
     body = f.body[is_text(f.body[0]) :]
-    if f.name in UNTOLD:
-        return None
     if not body or isinstance(body[0], (ast.Raise, ast.Pass)) or is_text(body[0]):
         return None
     inner = [n for s in body for n in ast.walk(s)]
