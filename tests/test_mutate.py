@@ -118,7 +118,7 @@ def test_the_fate_of_a_mutant_is_the_first_cell_that_fails():
 
 def test_a_page_that_fails_unchanged_is_an_error():
     wrong = [*PAGE, mutate.Cell('wrong', 'assert False', False)]
-    with pytest.raises(SystemExit, match='the page itself fails.*wrong'):
+    with pytest.raises(RuntimeError, match='the page itself fails.*wrong'):
         mutate.on_page(wrong, [], lean=1.0, limit=0)
 
 

@@ -443,7 +443,7 @@ def expect(found, kind: type):
     "What a fork found out, unless it is an error."
     if isinstance(found, kind) and 'error' not in found:
         return found
-    raise SystemExit(f'the page itself fails: {found}')
+    raise RuntimeError(f'the page itself fails: {found}')
 
 
 def one_round(cells, given, own: list[float], out: list[int], limit: float) -> list:
@@ -570,6 +570,7 @@ def measure(page: str, options, old: dict) -> dict:
     fates, own = on_page(cells, given, options.lean, options.seconds)
     pairs = list(zip(given, fates))
     bites = Counter(f['by'] for f in fates)
+    errors = Counter(f['error'].partition(':')[0] for f in fates if f['by'])
     says = {e: share([f for m, f in pairs if e in m.equations]) for e in labels}
     tests: Counter = Counter()
     for k, (m, fate) in enumerate(pairs):
@@ -591,6 +592,7 @@ def measure(page: str, options, old: dict) -> dict:
         operators={k: share([f for m, f in pairs if m.operator == k]) for k in kinds},
         equations=says,
         bites={c.name: bites[c.name] for c in cells if bites[c.name]},
+        errors=dict(errors.most_common()),
         tests={name: n for name, n in tests.items() if name},
         page_seconds=round(own),
         seconds=round(spent() - start),
@@ -638,13 +640,18 @@ def main(argv=None) -> None:
     parser.add_argument('--tests', type=float, default=0, help='seconds for a survivor')
     parser.add_argument('--again', action='store_true', help='unchanged pages, too')
     options = parser.parse_args(argv)
-    path = options.record
+    path, failed = options.record, []
     pages = json.loads(path.read_text())['pages'] if path.exists() else {}
     for page in options.pages:
         if pages.get(page, {}).get('digest') == digest(page) and not options.again:
             continue
         print(page, flush=True)
-        pages[page] = measure(page, options, pages.get(page, {}))
+        try:
+            pages[page] = measure(page, options, pages.get(page, {}))
+        except RuntimeError as e:
+            print(f'  {e}', flush=True)
+            failed.append(page)
+            continue
         print({k: v for k, v in pages[page].items() if isinstance(v, int)}, flush=True)
         ordered = dict(sorted(pages.items()))
         record = dict(
@@ -652,6 +659,8 @@ def main(argv=None) -> None:
         )
         text = json.dumps(record, indent=1, ensure_ascii=False) + '\n'
         path.write_text(text, encoding='utf-8')
+    if failed:
+        sys.exit(f'not tried: {", ".join(failed)}')
 
 
 if __name__ == '__main__':
