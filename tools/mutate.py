@@ -418,8 +418,11 @@ def left_out(cells: list[Cell], slow: list[int]) -> list[int]:
     silence()
     run = Run(cells)
     for i in range(len(cells)):
+        names = dict(run.module.__dict__)
         if i not in slow and run.execute(i):
             slow = [*slow, i]
+            run.module.__dict__.clear()
+            run.module.__dict__.update(names)
     return slow
 
 
