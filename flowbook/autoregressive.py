@@ -227,7 +227,8 @@ class Implicit(torch.autograd.Function):
         ctx.given = [z, bias, *weights]
         ctx.x = x.clone().requires_grad_()
         with torch.enable_grad():
-            ctx.values = layer.elementwise.forward(z, layer.params(ctx.x, bias))
+            params = layer.params(ctx.x, bias)
+            ctx.values = layer.elementwise.forward(z, params)  # Eq. (eq-fixed-point)
         return x, log_det
 
     @staticmethod

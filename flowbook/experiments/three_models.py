@@ -154,7 +154,14 @@ class Contest:
             return VAE(self.dim, latent_dim=self.latent_dim, **network(width))
 
         def flow(width):
-            return realnvp(self.dim, layers=self.layers, order=order, **network(width))
+            return realnvp(
+                self.dim,
+                layers=self.layers,
+                order=order,
+                tails=None,  # as in the record
+                reach=None,
+                **network(width),
+            )
 
         return {'GAN': gan, 'VAE': vae, 'flow': flow}
 
