@@ -330,8 +330,8 @@ class Compose(Bijection):
     def forward(self, z, context=None):
         log_det = 0
         for f in self.layers:
-            z, ld = f(z, context)
-            log_det = log_det + ld
+            z, ld = f(z, context)  # Eq. (eq-direction)
+            log_det = log_det + ld  # Eq. (eq-contract)
         return z, log_det
 
     def inverse(self, x, context=None):

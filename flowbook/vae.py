@@ -224,7 +224,7 @@ def log_weights(
     n_samples: int,  # How many draws for each point
     generator: torch.Generator | None,  # Source of randomness
 ) -> Tensor:  # Shape `(n_samples, ...)`, nats
-    "Logarithms of the weights `p(x | z) p(z) / q(z | x)` of draws from the encoder."
+    "Logarithms of the weights `p(x | z) π(z) / q(z | x)` of draws from the encoder."
     z = draw_normal(*q, n_samples, generator)
     log_decoder = normal_log_prob(x, *model.decode(z, context))
     log_prior = normal_log_prob(z, *z.new_zeros(2))
