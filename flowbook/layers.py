@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # %% ../nbs/17_layers.ipynb #1700012a
 #| code-fold: true
+#| code-summary: "Code: what is counted"
 class Work(NamedTuple):
     "What a job did."
 
@@ -22,6 +23,7 @@ class Work(NamedTuple):
 
 # %% ../nbs/17_layers.ipynb #17000013
 #| code-fold: true
+#| code-summary: "Code: multiplications of one operation"
 ATEN = torch.ops.aten
 PRODUCTS = {ATEN.mm, ATEN.addmm, ATEN.addmm_, ATEN.bmm, ATEN.baddbmm}
 ALSO_ELEMENTWISE = {ATEN.rsub, ATEN.log_sigmoid_forward, ATEN._softmax, ATEN.cumsum}
@@ -41,6 +43,7 @@ def multiplications(packet: Any, args: tuple, kwargs: dict, out: Tensor) -> int:
 
 # %% ../nbs/17_layers.ipynb #17000014
 #| code-fold: true
+#| code-summary: "Code: the counter"
 class WorkCounter(TorchDispatchMode):
     "While active, adds up the work of all operations."
 
@@ -61,6 +64,7 @@ class WorkCounter(TorchDispatchMode):
 
 # %% ../nbs/17_layers.ipynb #1700014a
 #| code-fold: true
+#| code-summary: "Code: the cost of one event"
 @torch.no_grad()
 def count_work(
     job: Callable,  # What to run, for a batch
