@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # %% ../nbs/17_layers.ipynb #1700012a
+#| code-fold: true
+#| code-summary: "Code: what is counted"
 class Work(NamedTuple):
     "What a job did."
 
@@ -20,6 +22,8 @@ class Work(NamedTuple):
     numbers: float  # Numbers that elementwise operations wrote
 
 # %% ../nbs/17_layers.ipynb #17000013
+#| code-fold: true
+#| code-summary: "Code: multiplications of one operation"
 ATEN = torch.ops.aten
 PRODUCTS = {ATEN.mm, ATEN.addmm, ATEN.addmm_, ATEN.bmm, ATEN.baddbmm}
 ALSO_ELEMENTWISE = {ATEN.rsub, ATEN.log_sigmoid_forward, ATEN._softmax, ATEN.cumsum}
@@ -38,6 +42,8 @@ def multiplications(packet: Any, args: tuple, kwargs: dict, out: Tensor) -> int:
     return 0
 
 # %% ../nbs/17_layers.ipynb #17000014
+#| code-fold: true
+#| code-summary: "Code: the counter"
 class WorkCounter(TorchDispatchMode):
     "While active, adds up the work of all operations."
 
@@ -57,6 +63,8 @@ class WorkCounter(TorchDispatchMode):
         return out
 
 # %% ../nbs/17_layers.ipynb #1700014a
+#| code-fold: true
+#| code-summary: "Code: the cost of one event"
 @torch.no_grad()
 def count_work(
     job: Callable,  # What to run, for a batch

@@ -606,12 +606,32 @@ def test_forms_of_jupyter_become_those_of_quarto():
         ('After this page you can', '{.callout-note appearance="simple"}'),
         ('Errata of the report', '{.callout-important}'),
         ('Trap: two things', '{.callout-warning}'),
+        ('Caution: a level', '{.callout-caution}'),
+        ('What this page does not run', '{.callout-caution}'),
         ('Why so', '{.callout-note}'),
     ],
 )
 def test_a_box_has_its_kind_from_its_title(title, kind):
     made = to_quarto(f'> **{title}**\n>\n> - text')
     assert made == f'::: {kind}\n## {title}\n- text\n:::'
+
+
+CONVERTED = False  # True once no page has forms that Jupyter shows raw
+
+
+@notebooks
+def test_a_page_shows_nothing_raw_in_jupyter(path):
+    source = '\n\n'.join(
+        ''.join(c.raw['source']) for c in CELLS[path] if c.kind == 'markdown'
+    )
+    raw = re.findall(
+        r'^:::.*|\{#(?:eq|sec|fig)[\w-]*\}|(?<![\w.])@(?:eq|fig|sec|tbl)-[\w-]+',
+        prose(source),
+        re.M,
+    )
+    if raw and not CONVERTED:
+        pytest.xfail(f'{len(raw)} forms: {raw[:3]}')
+    assert not raw, f'{raw[:5]}: tools/forms.py has forms that read well in both'
 
 
 @notebooks

@@ -15,6 +15,7 @@ KINDS = {  # how a title begins → the kind of box
     'After this': '{.callout-note appearance="simple"}',
     'Errata': '{.callout-important}',
     'Trap': '{.callout-warning}',
+    'Caution': '{.callout-caution}',
     'What this page does not run': '{.callout-caution}',
 }
 FOLDED = '{.callout-note collapse="true"}'
