@@ -60,7 +60,7 @@ def changed(operator):
         ('default', ['2: 4 → 5', '2: False → True']),
         ('name', ['6: x.min → x.max', '14: z.exp → z.log']),
         ('context', ['7: context → None if context is None else 0 * context']),
-        ('keyword', ['7: net(y, context, scale=-0.001) → net(y, context)']),
+        ('keyword', ['7: net(…, scale=-0.001) → net(…)']),
         ('guard', ['4: if size < 1: … → if False: …']),
         ('logic', ['9: flip or not size → flip and', '9: not size → size']),
         (

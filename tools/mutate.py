@@ -84,8 +84,8 @@ def is_told(node: ast.AST) -> bool:
     call = isinstance(root, ast.Call)
     while isinstance(root, (ast.Call, ast.Attribute, ast.Subscript)):
         root = root.func if isinstance(root, ast.Call) else root.value
-    told = call and getattr(root, 'id', '') in TOLD
-    return told or is_text(node) or getattr(node, 'name', '') in TOLD
+    to_people = call and getattr(root, 'id', '') in TOLD
+    return to_people or is_text(node) or getattr(node, 'name', '') in TOLD
 
 
 def places(node: ast.AST, inside: int | None = None) -> Iterator[tuple]:
@@ -216,6 +216,15 @@ def shown(node: ast.AST) -> str:
     return text.split('\n')[0][:100]
 
 
+def told(operator: str, node: ast.AST, new: ast.AST) -> tuple[str, str]:
+    "What was there and what stands there now, each in one short line."
+    if operator != 'keyword':
+        return shown(node), shown(new)
+    lost = next(k for k in node.keywords if k not in new.keywords)
+    call = ast.unparse(node.func)
+    return f'{call}(…, {ast.unparse(lost)})', f'{call}(…)'
+
+
 def mutants(source: str) -> Iterator[Mutant]:
     "All mutants of a cell, from top to bottom."
     tree = ast.parse(source)
@@ -229,7 +238,7 @@ def mutants(source: str) -> Iterator[Mutant]:
             put(node)
             if operator == 'no-op':
                 runs = node.body[is_text(node.body[0])].lineno
-            yield Mutant(operator, line, shown(node), shown(new), changed, runs)
+            yield Mutant(operator, line, *told(operator, node, new), changed, runs)
 
 
 # Pages.
