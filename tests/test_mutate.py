@@ -60,7 +60,7 @@ def changed(operator):
         ('default', ['2: 4 → 5', '2: False → True']),
         ('name', ['6: x.min → x.max', '14: z.exp → z.log']),
         ('context', ['7: context → None if context is None else 0 * context']),
-        ('keyword', ['7: net(y, context, scale=-0.001) → net(y, context)']),
+        ('keyword', ['7: net(…, scale=-0.001) → net(…)']),
         ('guard', ['4: if size < 1: … → if False: …']),
         ('logic', ['9: flip or not size → flip and', '9: not size → size']),
         (
@@ -176,3 +176,12 @@ def test_the_record_adds_up_and_tells_which_pages_have_changed():
         warnings.warn(
             f'changed since their mutants were tried: {changed}', stacklevel=1
         )
+
+
+def test_without_pages_the_survivors_of_a_record_are_listed(capsys):
+    mutate.main([str(RECORD)])
+    told = capsys.readouterr().out
+    record = json.loads(RECORD.read_text(encoding='utf-8'))
+    open_ = [r for p in record['pages'].values() for r in p['survivors']]
+    assert told.count(' → ') >= sum('reason' not in r for r in open_) > 0
+    assert all(f'\n{name}: ' in told for name in record['pages'])

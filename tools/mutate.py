@@ -1,6 +1,6 @@
 """Change the code of pages on purpose, and see whether their checks notice.
 
-    python tools/mutate.py [--sample N] [--seed S] [--tests S] RECORD.json PAGE …
+    python tools/mutate.py [--sample N] [--seed S] [--tests S] RECORD.json [PAGE …]
 
 A mutant is one exported cell with one change: another sign, factor, bound, constant,
 direction or default, a dropped option, guard or statement, a context times zero, a body
@@ -15,7 +15,8 @@ cells and is not decided there is `slow`; one whose statement no cell runs is `n
 With `--tests` survivors are tried on tests, in a copy of the package. All seconds are
 those of the processor. The record grows page by page; a page that has not changed is
 kept, and so is the `reason` that a person wrote beside a survivor. A reason that starts
-with "equivalent" says that the mutant computes the same."""
+with "equivalent" says that the mutant computes the same. Without pages the survivors of
+the record are listed."""
 
 import argparse
 import ast
@@ -84,8 +85,8 @@ def is_told(node: ast.AST) -> bool:
     call = isinstance(root, ast.Call)
     while isinstance(root, (ast.Call, ast.Attribute, ast.Subscript)):
         root = root.func if isinstance(root, ast.Call) else root.value
-    told = call and getattr(root, 'id', '') in TOLD
-    return told or is_text(node) or getattr(node, 'name', '') in TOLD
+    to_people = call and getattr(root, 'id', '') in TOLD
+    return to_people or is_text(node) or getattr(node, 'name', '') in TOLD
 
 
 def places(node: ast.AST, inside: int | None = None) -> Iterator[tuple]:
@@ -216,6 +217,15 @@ def shown(node: ast.AST) -> str:
     return text.split('\n')[0][:100]
 
 
+def told(operator: str, node: ast.AST, new: ast.AST) -> tuple[str, str]:
+    "What was there and what stands there now, each in one short line."
+    if operator != 'keyword':
+        return shown(node), shown(new)
+    lost = next(k for k in node.keywords if k not in new.keywords)
+    call = ast.unparse(node.func)
+    return f'{call}(…, {ast.unparse(lost)})', f'{call}(…)'
+
+
 def mutants(source: str) -> Iterator[Mutant]:
     "All mutants of a cell, from top to bottom."
     tree = ast.parse(source)
@@ -229,7 +239,7 @@ def mutants(source: str) -> Iterator[Mutant]:
             put(node)
             if operator == 'no-op':
                 runs = node.body[is_text(node.body[0])].lineno
-            yield Mutant(operator, line, shown(node), shown(new), changed, runs)
+            yield Mutant(operator, line, *told(operator, node, new), changed, runs)
 
 
 # Pages.
@@ -621,6 +631,17 @@ def totals(pages: dict) -> dict:
     )
 
 
+def listing(record: dict) -> Iterator[str]:
+    "Totals, and the survivors that nobody has explained, in lines."
+    yield ', '.join(f'{k} {v}' for k, v in record['totals'].items())
+    for name, page in record['pages'].items():
+        yield f'\n{name}: {page["caught_on_page"]} of {page["tried"]} on the page'
+        for r in page['survivors']:
+            if 'reason' not in r:
+                change = f'{r["original"]} → {r["mutant"]}'
+                yield f'  {r["fate"]} {r["cell"]}:{r["line"]} {change}  | {r["code"]}'
+
+
 def hardware() -> dict:
     "What the project's records say of the machine."
     sys.path.insert(0, str(ROOT))
@@ -662,6 +683,8 @@ def main(argv=None) -> None:
         )
         text = json.dumps(record, indent=1, ensure_ascii=False) + '\n'
         path.write_text(text, encoding='utf-8')
+    if not options.pages:
+        print(*listing(json.loads(path.read_text())), sep='\n')
     if failed:
         sys.exit(f'not tried: {", ".join(failed)}')
 
