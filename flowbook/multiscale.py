@@ -164,7 +164,7 @@ def realnvp_images(
     scales: int = 2,  # All but the last end in `Squeeze` and `Split`
     checkerboards: int = 3,  # Checkerboard couplings on a scale; one more on the last
     channelwise: int = 3,  # Channel couplings after each squeeze
-    width: int = 64,  # Channels of the conditioners; doubles with each squeeze
+    width: int = 64,  # Channels of the conditioners; doubles from scale to scale
     blocks: int = 0,  # Residual blocks of each conditioner
     activation: str = 'relu',  # Activation of the conditioners
     bound: float | None = 3.0,  # Largest |log-scale|, see `Affine`
