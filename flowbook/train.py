@@ -21,6 +21,7 @@ from flowbook.fitting import (
     update_average,
 )
 
+# %% ../nbs/05_train.ipynb #05e00002
 __all__ = [
     'Diverged', 'History', 'evaluate', 'finite', 'first_nonfinite', 'fit',
     'learning_rate', 'nll', 'settle_device', 'update_average',

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-
 from flowbook.core import Bijection, Compose, Flow, Model, Standardize, StandardNormal
 from flowbook.coupling import DiagScale, nice
 from flowbook.files import load, read_tensors, save, write_bytes
