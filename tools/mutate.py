@@ -180,7 +180,7 @@ def changes(node: ast.AST, name: str, tagged: bool) -> Iterator[tuple]:
     if kind is ast.Constant and (other := other_constant(value)) is not None:
         default = name in ('defaults', 'kw_defaults')
         yield 'default' if default else 'constant', ast.Constant(other)
-    elif kind is ast.Name and node.id in NAMES:
+    elif kind is ast.Name and node.id in NAMES and name == 'func':
         yield 'name', new(id=NAMES[node.id])
     elif kind is ast.Attribute and node.attr in NAMES:
         yield 'name', new(attr=NAMES[node.attr])
