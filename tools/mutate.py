@@ -299,7 +299,9 @@ def mutants_of(cells: list[Cell]) -> list[Mutant]:
         for m in mutants(cell.source) if cell.exported or spans else []:
             named = [(n, said) for n, *span, said in spans if m.line in range(*span)]
             commented = [n for n, said in named if said]
+            line = cell.source.split('\n')[m.line - 1].strip()
             aside = m.operator == 'statement' or re.search(r'e-\d+$', m.original)
+            aside = aside or line.startswith('assert')
             if cell.exported or (named and not aside):
                 m.cell, m.equations = i, commented or [n for n, _ in named]
                 found.append(m)
