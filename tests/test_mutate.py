@@ -107,19 +107,27 @@ PAGE = [
 
 def test_the_fate_of_a_mutant_is_the_first_cell_that_fails():
     given = mutate.mutants_of(PAGE)
-    fates, seconds = mutate.on_page(PAGE, given, lean=1.0, limit=0)
+    fates, seconds = mutate.on_page(PAGE, given, lean=6.0, limit=0)
     found = {m.operator: f['by'] for m, f in zip(given, fates)}
     assert found == {'no-op': 'check', 'name': 'check', 'constant': None}
     assert 0 <= seconds < 60
     unused = [PAGE[0], mutate.Cell('idle', 'pass', False)]
-    fates, _ = mutate.on_page(unused, given, lean=1.0, limit=0)
+    fates, _ = mutate.on_page(unused, given, lean=6.0, limit=0)
     assert all(f == dict(by=None, never=True) for f in fates)
+
+
+def test_the_longest_cells_are_left_out_until_the_others_are_quick():
+    names = ['a', 'b', 'c', 'd']
+    cells = [mutate.Cell(n, 'pass', exported=n == 'd') for n in names]
+    assert mutate.longest(cells, [1.0, 5.0, 2.0, 9.0], 17.0) == []
+    assert mutate.longest(cells, [1.0, 5.0, 2.0, 9.0], 12.0) == [1]
+    assert mutate.longest(cells, [1.0, 5.0, 2.0, 9.0], 11.0) == [1, 2]
 
 
 def test_a_page_that_fails_unchanged_is_an_error():
     wrong = [*PAGE, mutate.Cell('wrong', 'assert False', False)]
     with pytest.raises(RuntimeError, match='the page itself fails.*wrong'):
-        mutate.on_page(wrong, [], lean=1.0, limit=0)
+        mutate.on_page(wrong, [], lean=6.0, limit=0)
 
 
 def test_an_endless_mutant_is_slow_and_not_caught():
@@ -133,7 +141,7 @@ def test_the_checks_of_a_page_catch_most_of_what_is_changed():
     cells, labels = mutate.read('00c_nets')
     found = mutate.mutants_of(cells)
     given = mutate.sample(found, cells, 30, seed=0)
-    fates, _ = mutate.on_page(cells, given, lean=1.0, limit=0)
+    fates, _ = mutate.on_page(cells, given, lean=6.0, limit=0)
     assert len(found) > 100 and labels == ['eq-protocol']
     assert sum(bool(f['by']) for f in fates) >= CAUGHT * len(given)
 

@@ -9,8 +9,9 @@ too. A page runs in one process; before a cell is executed, each of its mutants 
 the cell's place in a fork, which goes on with the cells below until one fails. So the
 page's own checks are what is tried: modules that the page imports are not changed.
 
-Cells that take longer than `--lean` seconds, and what depends on them, are tried on
-survivors only, in a second round of `--seconds` a page. A mutant that passes the quick
+At first the longest cells of a page are left out, until the others take no more than
+`--lean` seconds, and what depends on those. They are tried on survivors only, in a
+second round of `--seconds` a page. A mutant that passes the quick
 cells and is not decided there is `slow`; one whose statement no cell runs is `never`.
 With `--tests` survivors are tried on tests, in a copy of the package. All seconds are
 those of the processor. The record grows page by page; a page that has not changed is
@@ -180,7 +181,7 @@ def changes(node: ast.AST, name: str, tagged: bool) -> Iterator[tuple]:
     if kind is ast.Constant and (other := other_constant(value)) is not None:
         default = name in ('defaults', 'kw_defaults')
         yield 'default' if default else 'constant', ast.Constant(other)
-    elif kind is ast.Name and node.id in NAMES:
+    elif kind is ast.Name and node.id in NAMES and name == 'func':
         yield 'name', new(id=NAMES[node.id])
     elif kind is ast.Attribute and node.attr in NAMES:
         yield 'name', new(attr=NAMES[node.attr])
@@ -299,7 +300,9 @@ def mutants_of(cells: list[Cell]) -> list[Mutant]:
         for m in mutants(cell.source) if cell.exported or spans else []:
             named = [(n, said) for n, *span, said in spans if m.line in range(*span)]
             commented = [n for n, said in named if said]
+            line = cell.source.split('\n')[m.line - 1].strip()
             aside = m.operator == 'statement' or re.search(r'e-\d+$', m.original)
+            aside = aside or line.startswith('assert')
             if cell.exported or (named and not aside):
                 m.cell, m.equations = i, commented or [n for n, _ in named]
                 found.append(m)
@@ -468,11 +471,21 @@ def one_round(cells, given, own: list[float], out: list[int], limit: float) -> l
     return expect(forked(lambda: tried(Run(cells, out), given, rest, limit), 1e4), list)
 
 
+def longest(cells: list[Cell], own: list[float], lean: float) -> list[int]:
+    "The longest cells, without which the others take no more than `lean` seconds."
+    left, slow = sum(own), []
+    for i in sorted(range(len(own)), key=lambda i: -own[i]):
+        if left > lean and not cells[i].exported:
+            slow.append(i)
+            left -= own[i]
+    return slow
+
+
 def on_page(cells: list[Cell], given: list[Mutant], lean: float, limit: float) -> tuple:
     "The fate of each mutant, at first without the slow cells; the page's own seconds."
     page = expect(forked(partial(measured, cells), 900), dict)
     own, seen = page['seconds'], {tuple(s) for s in page['seen']}
-    slow = [i for i, s in enumerate(own) if s > lean and not cells[i].exported]
+    slow = longest(cells, own, lean)
     out = expect(forked(partial(left_out, cells, slow), 900), list) if slow else []
     runs = [not m.runs or (cells[m.cell].name, m.runs) in seen for m in given]
     fates: list = [None if r else dict(by=None, never=True) for r in runs]
@@ -657,7 +670,7 @@ def main(argv=None) -> None:
     parser.add_argument('pages', nargs='*', help='such as 06_coupling')
     parser.add_argument('--sample', type=int, default=0, help='mutants of a page')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--lean', type=float, default=1.0, help='seconds of a cell')
+    parser.add_argument('--lean', type=float, default=6.0, help='of the first round')
     parser.add_argument(
         '--seconds', type=float, default=200, help='of the second round'
     )
