@@ -169,7 +169,7 @@ class Coupling(Bijection):
 
 # %% ../nbs/06_coupling.ipynb #7d64bd68
 class DiagScale(Bijection):
-    "A learned scale per coordinate of shape `(..., dim)`: `x = z e^{log_s}`; Eq. (eq-diag)."
+    "A learned scale per coordinate of shape `(..., dim)`: `x = s z`; Eq. (eq-diag)."
 
     def __init__(self, dim: int):
         super().__init__()

@@ -34,7 +34,7 @@ def bounded(raw: Tensor, bound: float, constants: dict) -> Tensor:
 
 # %% ../nbs/07_realnvp.ipynb #14e9fef2
 class Affine(Elementwise):
-    """The elementwise map `v = u e^s + t`, Eq. (eq-affine); zeros give the identity.
+    """The elementwise map `v = s u + t`, Eq. (eq-affine); zeros give the identity.
 
     For `u` of any shape, `params` has shape `(*u.shape, 2)`."""
 
@@ -50,7 +50,7 @@ class Affine(Elementwise):
         self.constants = bound_constants(self.bound) if self.bound else {}
 
     def scale_and_shift(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        "The log-scale `s` and the shift `t`, `(..., n)`, from `params`, `(..., n, 2)`."
+        "The log-scale `log s` and the shift `t`, `(..., n)`, from `params`, `(..., n, 2)`."
         raw, t = params.unbind(-1)
         if self.bound is not None:
             raw = bounded(raw, self.bound, self.constants)
