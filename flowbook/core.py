@@ -444,7 +444,7 @@ class StandardNormal(Base):
     "Independent standard normal coordinates in any shape, left half of Eq. (eq-base)."
 
     def log_density(self, z):
-        return -0.5 * (z * z + math.log(2 * math.pi))
+        return -0.5 * (z * z + math.log(2 * math.pi))  # Eq. (eq-base)
 
     def draw(self, shape, generator, dtype, device):
         return torch.randn(shape, generator=generator, dtype=dtype, device=device)
@@ -456,7 +456,7 @@ class StandardLogistic(Base):
     The base of NICE (Dinh et al. 2014)."""
 
     def log_density(self, z):
-        return -z.abs() - 2 * F.softplus(-z.abs())
+        return -z.abs() - 2 * F.softplus(-z.abs())  # Eq. (eq-base)
 
     def draw(self, shape, generator, dtype, device):
         u = torch.rand(shape, generator=generator, dtype=dtype, device=device)

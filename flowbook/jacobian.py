@@ -74,7 +74,7 @@ def jacobian(
             return y.new_zeros(*y.shape, x.shape[-1])  # f is constant
         basis = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
         rows = [pull_back(y, x, e_i.expand_as(y), create_graph) for e_i in basis]
-    return torch.stack(rows, -2)
+    return torch.stack(rows, -2)  # Eq. (eq-jac-matrix)
 
 # %% ../nbs/03_jacobian.ipynb #2fd43f3c
 def numerical_jacobian(
@@ -128,7 +128,7 @@ def area_ratio(
         raise ValueError(f'h: expected a positive side, got {h}')
     image = value_of(f, x.unsqueeze(-2) + h * square_outline(n).to(x))
     image = image - value_of(f, x).unsqueeze(-2)
-    return signed_area(image) / h**2
+    return signed_area(image) / h**2  # left side of Eq. (eq-jac-area)
 
 # %% ../nbs/03_jacobian.ipynb #a58355b0
 def draw_square(

@@ -102,7 +102,7 @@ class MLP(Described, nn.Module):
         if self.context_dim:
             context = expect_context(context, self.context_dim)
             h = torch.cat([h, context.expand(*h.shape[:-1], -1)], -1)
-        return self.layers(h).unflatten(-1, self.n_out)
+        return self.layers(h).unflatten(-1, self.n_out)  # Eq. (eq-protocol)
 
 # %% ../nbs/00c_nets.ipynb #95e68f7e
 def expect_context(context: Tensor | None, context_dim: int) -> Tensor:

@@ -21,7 +21,7 @@ def between(z: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     width = high - low
     near_low = low + width * torch.sigmoid(z)
     near_high = high - width * torch.sigmoid(-z)  # the same number, with its digits
-    log_slope = width.log() + F.logsigmoid(z) + F.logsigmoid(-z)
+    log_slope = width.log() + F.logsigmoid(z) + F.logsigmoid(-z)  # Eq. (eq-interval)
     return torch.where(z < 0, near_low, near_high), log_slope
 
 
@@ -29,7 +29,8 @@ def from_between(x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     "The way back and the log of its slope, Eq. (eq-interval-inverse)."
     left = (x - low).log()
     right = (high - x).log()
-    return left - right, (high - low).log() - left - right
+    log_slope = (high - low).log() - left - right  # Eq. (eq-interval-inverse)
+    return left - right, log_slope
 
 # %% ../nbs/04b_support.ipynb #04b5000c
 def beyond(z: Tensor, end: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:

@@ -156,7 +156,7 @@ class VAE(Autoencoder):
 
     def loss(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         "Minus the ELBO of each example in nats, shape `(...)`, with one draw."
-        return -self.elbo(x, context)
+        return -self.elbo(x, context)  # Eq. (eq-vae-objective), for each x
 
     def bound(
         self,
