@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .core import Flow
-from .train import evaluate
+from .fitting import evaluate
 
 # %% ../nbs/92_toys.ipynb #6c1b9adc
 @dataclass(frozen=True)
