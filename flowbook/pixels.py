@@ -495,7 +495,7 @@ def gaussian_bits(
 ) -> float:  # bits/dim of `test`, a bound
     "Bits per dimension of a Gaussian in logit space, correlations by Eq. (eq-shrunken)."
     train, test, levels = read_pair(train, test, levels)
-    seed = SETTINGS['seed'].check('seed', seed)
+    seed = int(SETTINGS['seed'].check('seed', seed))
     generator = torch.Generator().manual_seed(seed)
     logit = Logit(lam, levels, event_dim=1)
 

@@ -1107,7 +1107,7 @@ def sample_file(
     path = Path(path)
     flow, record = read_run(run)
     n = COUNT.check('n', (1 if given_file else 64) if n is None else n)
-    seed = SETTINGS['seed'].check('seed', seed)
+    seed = int(SETTINGS['seed'].check('seed', seed))
     if not path.parent.is_dir():
         raise ValueError(f'{path}: the folder {path.parent} does not exist')
     if path.suffix not in ('.png', '.npy', '.csv', '.parquet'):
