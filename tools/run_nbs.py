@@ -9,6 +9,7 @@ go hashes of what the page depends on (`tools/sources.py`).
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -115,6 +116,7 @@ def main():
     asked = parser.parse_args()
     paths = asked.notebooks or sorted((ROOT / 'nbs').glob('[!_.]*.ipynb'))
     changed = {path: stale(path) for path in paths if asked.stale or asked.list}
+    os.environ.pop('MPLBACKEND', None)  # which would keep pictures off the pages
     for path in paths:
         if asked.list:
             if changed[path]:
