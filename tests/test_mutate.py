@@ -116,6 +116,15 @@ def test_the_fate_of_a_mutant_is_the_first_cell_that_fails():
     assert all(f == dict(by=None, never=True) for f in fates)
 
 
+def test_what_the_quick_cells_leave_is_tried_on_the_others(monkeypatch):
+    given = mutate.mutants_of(PAGE)
+    monkeypatch.setattr(mutate, 'longest', lambda *_: [2])  # the only check
+    undecided, _ = mutate.on_page(PAGE, given, lean=6.0, limit=0)
+    assert all(f == dict(by=None, slow=True) for f in undecided)
+    decided, _ = mutate.on_page(PAGE, given, lean=6.0, limit=60)
+    assert sorted(f['by'] or '' for f in decided) == ['', 'check', 'check']
+
+
 def test_a_check_is_tried_statement_by_statement():
     check = mutate.Cell('c', '# why\nx = 1\n\n@d\ndef f():\n    pass\n\n\nf(x)', False)
     parts = mutate.pieces([PAGE[0], check])
