@@ -116,6 +116,26 @@ def test_the_fate_of_a_mutant_is_the_first_cell_that_fails():
     assert all(f == dict(by=None, never=True) for f in fates)
 
 
+def test_what_the_quick_cells_leave_is_tried_on_the_others(monkeypatch):
+    given = mutate.mutants_of(PAGE)
+    monkeypatch.setattr(mutate, 'longest', lambda *_: [2])  # the only check
+    undecided, _ = mutate.on_page(PAGE, given, lean=6.0, limit=0)
+    assert all(f == dict(by=None, slow=True) for f in undecided)
+    decided, _ = mutate.on_page(PAGE, given, lean=6.0, limit=60)
+    assert sorted(f['by'] or '' for f in decided) == ['', 'check', 'check']
+
+
+def test_a_check_is_tried_statement_by_statement():
+    check = mutate.Cell('c', '# why\nx = 1\n\n@d\ndef f():\n    pass\n\n\nf(x)', False)
+    parts = mutate.pieces([PAGE[0], check])
+    assert [p.name for p in parts] == ['def', 'c', 'c', 'c']
+    assert [p.source.strip() for p in parts[1:3]] == [
+        '# why\nx = 1',
+        '@d\ndef f():\n    pass',
+    ]
+    assert parts[3].source == 8 * '\n' + 'f(x)'  # lines keep their numbers
+
+
 def test_the_longest_cells_are_left_out_until_the_others_are_quick():
     names = ['a', 'b', 'c', 'd']
     cells = [mutate.Cell(n, 'pass', exported=n == 'd') for n in names]
@@ -139,8 +159,9 @@ def test_an_endless_mutant_is_slow_and_not_caught():
 # Real pages.
 def test_the_checks_of_a_page_catch_most_of_what_is_changed():
     cells, labels = mutate.read('00c_nets')
+    cells = mutate.pieces(cells)
     found = mutate.mutants_of(cells)
-    given = mutate.sample(found, cells, 30, seed=0)
+    given = mutate.sample(found, cells, 20, seed=0)
     fates, _ = mutate.on_page(cells, given, lean=6.0, limit=0)
     assert len(found) > 100 and labels == ['eq-protocol']
     assert sum(bool(f['by']) for f in fates) >= CAUGHT * len(given)

@@ -9,8 +9,8 @@ too. A page runs in one process; before a cell is executed, each of its mutants 
 the cell's place in a fork, which goes on with the cells below until one fails. So the
 page's own checks are what is tried: modules that the page imports are not changed.
 
-At first the longest cells of a page are left out, until the others take no more than
-`--lean` seconds, and what depends on those. They are tried on survivors only, in a
+At first the longest statements of a page are left out, until the others take no more
+than `--lean` seconds, and what depends on those. They are tried on survivors only, in a
 second round of `--seconds` a page. A mutant that passes the quick
 cells and is not decided there is `slow`; one whose statement no cell runs is `never`.
 With `--tests` survivors are tried on tests, in a copy of the package. All seconds are
@@ -268,6 +268,24 @@ def read(page: str) -> tuple[list[Cell], list[str]]:
     return cells, labels
 
 
+def pieces(cells: list[Cell]) -> list[Cell]:
+    "The cells, but statement by statement where they are not exported."
+    found = []
+    for cell in cells:
+        lines = cell.source.split('\n')
+        starts = [
+            min([s.lineno, *(d.lineno for d in getattr(s, 'decorator_list', []))])
+            for s in ast.parse(cell.source).body
+        ]
+        if cell.exported or len(starts) < 2:
+            found.append(cell)
+            continue
+        for a, b in zip([1, *starts[1:]], [*starts[1:], len(lines) + 1]):
+            part = '\n' * (a - 1) + '\n'.join(lines[a - 1 : b - 1])
+            found.append(Cell(cell.name, part, False))
+    return found
+
+
 def digest(page: str) -> str:
     "What a record of the page depends on."
     cells, labels = read(page)
@@ -376,7 +394,7 @@ class Run:
     def execute(self, i: int, source: str | None = None) -> str | None:
         "Execute a cell, or another in its place; what it raised, in one line."
         text = self.cells[i].source
-        name = f'<cell {self.cells[i].name}>'
+        name = f'<cell {self.cells[i].name} {i}>'
         linecache.cache[name] = len(text), None, text.splitlines(True), name
         try:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -384,7 +402,10 @@ class Run:
         except BaseException as e:
             return f'{type(e).__name__}: {str(e).strip()}'.split('\n')[0][:100]
         finally:
-            if plt := sys.modules.get('matplotlib.pyplot'):
+            last = (
+                i + 1 == len(self.cells) or self.cells[i].name != self.cells[i + 1].name
+            )
+            if last and (plt := sys.modules.get('matplotlib.pyplot')):
                 plt.close('all')
 
     def fate(self, i: int, source: str) -> dict:
@@ -472,7 +493,7 @@ def one_round(cells, given, own: list[float], out: list[int], limit: float) -> l
 
 
 def longest(cells: list[Cell], own: list[float], lean: float) -> list[int]:
-    "The longest cells, without which the others take no more than `lean` seconds."
+    "The longest pieces, without which the others take no more than `lean` seconds."
     left, slow = sum(own), []
     for i in sorted(range(len(own)), key=lambda i: -own[i]):
         if left > lean and not cells[i].exported:
@@ -591,6 +612,7 @@ def measure(page: str, options, old: dict) -> dict:
     "The part of the record that speaks of a page."
     start = spent()
     cells, labels = read(page)
+    cells = pieces(cells)
     found = mutants_of(cells)
     given = sample(found, cells, options.sample, options.seed)
     fates, own = on_page(cells, given, options.lean, options.seconds)
