@@ -616,7 +616,7 @@ def test_a_box_has_its_kind_from_its_title(title, kind):
     assert made == f'::: {kind}\n## {title}\n- text\n:::'
 
 
-CONVERTED = False  # True once no page has forms that Jupyter shows raw
+CONVERTED = True  # True once no page has forms that Jupyter shows raw
 
 
 @notebooks
