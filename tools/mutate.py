@@ -260,7 +260,7 @@ def read(page: str) -> tuple[list[Cell], list[str]]:
     for c in nb['cells']:
         text = ''.join(c['source'])
         if c['cell_type'] == 'markdown':
-            labels += re.findall(r'\{#(eq-[\w-]+)', text)
+            labels += re.findall(r'(?:\{#|\\tag\{)(eq-[\w-]+)', text)
         elif not re.search(r'^#\| ?(eval: false|slow|cuda)', text, re.M):
             text = re.sub(r'^[%!].*$', '', text, flags=re.M)
             exported = bool(re.search(r'^#\| ?exporti?\b', text, re.M))
