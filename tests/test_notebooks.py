@@ -746,6 +746,22 @@ def filtered(path):
     return json.loads(done.stdout)
 
 
+def test_code_names_an_equation_by_its_number_on_the_page():
+    def code_of(stem):
+        nb = filtered(ROOT / 'nbs' / f'{stem}.ipynb')
+        shown = [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code']
+        outputs = [o for c in nb['cells'] for o in c.get('outputs', [])]
+        tables = (o.get('data', {}).get('text/markdown', '') for o in outputs)
+        return '\n'.join(shown + [''.join(t) for t in tables])
+
+    nice, training = code_of('06_coupling'), code_of('05_train')
+    for code in (nice, training):
+        assert not re.search(r'Eq\. \(eq-', code)
+    assert 'return z * log_s.exp() + t, log_s.sum(-1)  # Eq. (1)' in training
+    assert training.count('# Eq. (1)') == 4  # the layer, and its source shown again
+    assert re.search(r'Eq\. \(\d+\) of [A-Z]', nice)
+
+
 WITH_WIDGETS = [p for p in NBS if 'widget-view' in p.read_text(encoding='utf-8')]
 
 

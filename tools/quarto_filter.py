@@ -3,10 +3,11 @@
 A book shows its code: exported cells appear as they are, with an anchor for each name,
 instead of the summary that nbdev would put in their place. A widget, which needs a kernel,
 is shown as a still picture from its stored state. Forms that read well in Jupyter become
-Quarto's (`tools/forms.py`). Then nbdev's own processors run (hidden cells, links from
-back-ticks), and links and references are mended."""
+Quarto's (`tools/forms.py`), and code names an equation by its number. Then nbdev's own
+processors run (hidden cells, links from back-ticks), and links and references are mended."""
 
 import ast
+import functools
 import json
 import os
 import re
@@ -24,14 +25,53 @@ PAGES = {
 }
 
 
-def mend(text):
+def mend(text, own):
     "Point nbdev's links at pages of the book; make `Eq. (eq-x)` of docstrings references."
     text = re.sub(r'/nbs/(\w+)\.html', lambda m: f'{PAGES.get(m[1], m[1])}.html', text)
-    parts = re.split(r'(^```.*?^```$)', text, flags=re.S | re.M)  # code keeps its words
-    return ''.join(
-        p if p.startswith('```') else re.sub(r'Eq\. \((eq-[\w-]+)\)', r'@\1', p)
-        for p in parts
-    )
+    parts = re.split(r'(^```.*?^```$)', text, flags=re.S | re.M)  # code between fences
+    for i, part in enumerate(parts):
+        if part.startswith('```'):
+            parts[i] = numbered(part, own)
+        else:
+            parts[i] = re.sub(r'Eq\. \((eq-[\w-]+)\)', r'@\1', part)
+    return ''.join(parts)
+
+
+def equations(cells):
+    "Labels of a notebook's equations, in the order in which Quarto counts them."
+    texts = (''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
+    return [k for t in texts for k in re.findall(r'\{#(eq-[\w-]+)\}', to_quarto(t))]
+
+
+@functools.cache
+def places():
+    "Where each equation of the book stands: the title of its page, and its number there."
+    found = {}
+    for path in sorted(Path().glob('[0-9]*.ipynb')):
+        cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+        title = next(
+            ''.join(c['source']).split('\n')[0].removeprefix('# ')
+            for c in cells
+            if c['cell_type'] == 'markdown'
+        )
+        for k, label in enumerate(equations(cells), 1):
+            found[label] = title, k
+    return found
+
+
+def numbered(source, own):
+    "Code with the numbers that equations have on the page, or elsewhere in the book."
+
+    def number(match):
+        label = match[1]
+        if label in own:
+            return f'Eq. ({own.index(label) + 1})'
+        if label not in places():
+            return match[0]
+        title, k = places()[label]
+        return f'Eq. ({k}) of {title}'
+
+    return re.sub(r'Eq\. \((eq-[\w-]+)\)(?: of chapter \w+)?', number, source)
 
 
 def names(source):
@@ -126,6 +166,10 @@ def page(text):
         c['source'] = ''.join(c['source'])
         if c['cell_type'] == 'markdown':
             c['source'] = to_quarto(c['source'])
+    own = equations(nb['cells'])
+    for c in nb['cells']:
+        if c['cell_type'] == 'code':
+            c['source'] = numbered(c['source'], own)
     nb['cells'] = list(replace_widgets(nb))
     nb['cells'] = list(show_exports(nb['cells']))
     nb = dict2nb(nb)
@@ -139,11 +183,12 @@ def page(text):
     nb.metadata.pop('widgets', None)
     for c in nb.cells:
         if c.cell_type == 'markdown':
-            c.source = mend(c.source)
+            c.source = mend(c.source, own)
         for o in c.get('outputs', []):
             data = o.get('data', {})
             if 'text/markdown' in data:
-                data['text/markdown'] = mend(to_quarto(''.join(data['text/markdown'])))
+                shown = to_quarto(''.join(data['text/markdown']))
+                data['text/markdown'] = mend(shown, own)
     return nb2str(nb)
 
 
