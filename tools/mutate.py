@@ -393,12 +393,12 @@ class Run:
 
     def execute(self, i: int, source: str | None = None) -> str | None:
         "Execute a cell, or another in its place; what it raised, in one line."
-        text = self.cells[i].source
+        text = source or self.cells[i].source
         name = f'<cell {self.cells[i].name} {i}>'
         linecache.cache[name] = len(text), None, text.splitlines(True), name
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(source or text, name, 'exec'), self.module.__dict__)
+                exec(compile(text, name, 'exec'), self.module.__dict__)
         except BaseException as e:
             return f'{type(e).__name__}: {str(e).strip()}'.split('\n')[0][:100]
         finally:
