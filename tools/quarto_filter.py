@@ -17,7 +17,7 @@ from pathlib import Path
 
 from execnb.nbio import dict2nb, nb2str
 from forms import to_quarto
-from nbdev.processors import FilterDefaults
+from nbdev.processors import FilterDefaults, exec_show_docs
 
 # nbdev drops the number of a page, a book keeps it
 PAGES = {
@@ -158,6 +158,13 @@ def replace_widgets(nb):
         yield from still(c, state) if shown else [c]
 
 
+class Pages(FilterDefaults):
+    "nbdev's processors but the one that runs cells again: no page calls `show_doc`."
+
+    def base_procs(self):
+        return [p for p in super().base_procs() if p is not exec_show_docs]
+
+
 def page(text):
     "The notebook `text` as Quarto should see it."
     os.environ['IN_TEST'] = '1'
@@ -178,7 +185,7 @@ def page(text):
         next(p for p in notebooks if p.read_text(encoding='utf-8') == text)
     )
     with redirect_stdout(sys.stderr):
-        FilterDefaults()(nb)
+        Pages()(nb)
     # an empty state of widgets is enough for Quarto to fetch scripts
     nb.metadata.pop('widgets', None)
     for c in nb.cells:
