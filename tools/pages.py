@@ -4,10 +4,13 @@ README.md, index.qmd and their pictures are made from nbs/index.ipynb; with `--c
 nothing is written, and files that are not what the notebook says are an error."""
 
 import base64
+import io
 import json
 import re
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 root = Path(__file__).resolve().parent.parent
 THEMES = ['light', 'dark']  # a cell with two pictures shows one for each
@@ -91,6 +94,18 @@ def render(nb, qmd):
     return f'{head}\n{HIDE_TITLE}\n# {title} {{.unnumbered}}\n\n[{line}]{{.lead}}\n{rest}\n'
 
 
+def card(png):
+    "A picture on white ground in the size that other sites show beside a link."
+    inside = Image.open(io.BytesIO(png)).convert('RGBA')
+    inside.thumbnail((1140, 570))
+    whole = Image.new('RGBA', (1200, 630), 'white')
+    place = [(w - i) // 2 for w, i in zip(whole.size, inside.size)]
+    whole.alpha_composite(inside, tuple(place))
+    out = io.BytesIO()
+    whole.convert('RGB').quantize(128).save(out, 'png', optimize=True)
+    return out.getvalue()
+
+
 def files():
     "Path → bytes of everything that is made from the notebook."
     nb = json.loads((root / 'nbs' / 'index.ipynb').read_text(encoding='utf-8'))
@@ -115,6 +130,8 @@ def main():
     if '--check' not in sys.argv:
         for path, data in stale.items():
             path.write_bytes(data)
+            if path.name == 'home-light.png':
+                path.with_name('card.png').write_bytes(card(data))
     elif stale:
         names = ', '.join(p.name for p in stale)
         sys.exit(f'{names}: not what nbs/index.ipynb says; run python tools/pages.py')

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from execnb.nbio import dict2nb, nb2str
 from forms import to_quarto
+from nbdev.config import get_config
 from nbdev.processors import FilterDefaults, exec_show_docs
 
 # nbdev drops the number of a page, a book keeps it
@@ -158,6 +159,16 @@ def replace_widgets(nb):
         yield from still(c, state) if shown else [c]
 
 
+def links(path):
+    "The line under a page's title: the notebook to run, here or on your own machine."
+    name, url = path.name, get_config().git_url
+    host = url.replace('github.com', 'colab.research.google.com/github')
+    colab = f'[Open in Colab]({host}/blob/main/nbs/{name})'
+    own = f'`<a href="{name}?download" download="{name}">Download the notebook</a>`'
+    source = f'::: {{.page-links}}\n{own}{{=html}} · {colab}\n:::'
+    return dict(cell_type='markdown', id='page-links', metadata={}, source=source)
+
+
 class Pages(FilterDefaults):
     "nbdev's processors but the one that runs cells again: no page calls `show_doc`."
 
@@ -179,11 +190,12 @@ def page(text):
             c['source'] = numbered(c['source'], own)
     nb['cells'] = list(replace_widgets(nb))
     nb['cells'] = list(show_exports(nb['cells']))
-    nb = dict2nb(nb)
     notebooks = Path().glob('*.ipynb')  # Quarto runs us in their folder
-    nb['path_'] = str(
-        next(p for p in notebooks if p.read_text(encoding='utf-8') == text)
-    )
+    path = next(p for p in notebooks if p.read_text(encoding='utf-8') == text)
+    first = next(i for i, c in enumerate(nb['cells']) if c['cell_type'] == 'markdown')
+    nb['cells'].insert(first + 1, links(path))
+    nb = dict2nb(nb)
+    nb['path_'] = str(path)
     with redirect_stdout(sys.stderr):
         Pages()(nb)
     # an empty state of widgets is enough for Quarto to fetch scripts

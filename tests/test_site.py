@@ -1,0 +1,148 @@
+"""The site as a reader meets it, built without Quarto and opened in a browser."""
+
+import os
+import re
+import sys
+from configparser import ConfigParser
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from support import ROOT
+
+sys.path.insert(0, str(ROOT / 'tools'))
+import look
+import preview
+
+NAMES = [Path(name).stem for _, name in preview.chapters()]
+KEYS = dict(  # of `_quarto.yml`: Quarto is silent about one that it does not know
+    top='project book website crossref bibliography ipynb-filters execute format',
+    project='type output-dir resources',
+    book="""title subtitle author chapters site-url repo-url repo-actions favicon image
+    open-graph twitter-card search page-navigation page-footer""",
+    website='llms-txt',
+    html="""theme respect-user-color-scheme grid toc number-sections html-math-method
+    code-copy code-overflow lightbox include-after-body link-external-newwindow""",
+)
+
+
+@pytest.fixture(scope='session')
+def site(tmp_path_factory):
+    "The folder of the built pages, and a line for each problem; processes share them."
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'site'
+    report = folder.with_suffix('.txt')
+    with FileLock(f'{folder}.lock'):
+        if not report.exists():
+            book = preview.build(folder)
+            lines = [f'{p.name}: {problem}' for p in book for problem in p.problems]
+            report.write_text('\n'.join(lines), encoding='utf-8')
+    return folder, report.read_text(encoding='utf-8').splitlines()
+
+
+class Seen(HTMLParser):
+    "What a page links to, what it loads, and its anchors."
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.loads, self.ids = [], [], {''}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.ids |= {given[k] for k in ('id', 'name') if given.get(k)}
+        if tag == 'a' and 'href' in given:
+            self.links.append(given['href'])
+        loads = given.get('src') or (tag == 'link' and given.get('href'))
+        if loads:
+            self.loads.append(loads)
+
+
+@pytest.fixture(scope='session')
+def seen(site):
+    folder, _ = site
+    return {
+        path.relative_to(folder).as_posix(): Seen(path.read_text(encoding='utf-8'))
+        for path in [folder / 'index.html', *(folder / 'nbs').glob('*.html')]
+    }
+
+
+def test_every_chapter_has_a_page(seen):
+    assert {Path(name).stem for name in seen} == set(NAMES)
+
+
+def test_every_reference_and_citation_resolves(site):
+    assert site[1] == []
+
+
+def test_every_link_within_the_site_leads_somewhere(seen):
+    wrong = []
+    for name, page in seen.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.query == 'download':
+                continue
+            where = os.path.normpath(Path(name).parent / unquote(parts.path))
+            target = seen.get(where if parts.path else name)
+            if target is None or unquote(parts.fragment) not in target.ids:
+                wrong.append(f'{name}: {link}')
+    assert wrong == []
+
+
+def test_no_page_loads_anything_from_another_host(seen):
+    foreign = [(n, u) for n, p in seen.items() for u in p.loads if urlsplit(u).netloc]
+    assert foreign == []
+
+
+def test_pages_are_light(site, seen):
+    folder, _ = site
+    for name, page in seen.items():
+        files = [(folder / name).parent / u for u in page.loads if '_files/' in u]
+        heavy = [f.name for f in files if f.stat().st_size > 150 * 1024]
+        assert not heavy, f'{name}: {heavy}'
+        whole = sum(f.stat().st_size for f in [folder / name, *files])
+        assert whole < 1.5e6, f'{name}: {whole / 1e6:.1f} MB'
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_reader_minds_nothing(name, site):
+    "In a browser: `tools/look.py` says what is looked at."
+    if not look.chromium():
+        pytest.skip('no Chromium on this machine: the pages were NOT opened')
+    folder, _ = site
+    path = next(p for p in folder.rglob('*.html') if p.stem == name)
+    with look.served(folder) as address, look.browser() as chrome:
+        assert look.look(chrome, f'{address}/{path.relative_to(folder)}') == []
+
+
+def keys(part):
+    return set(KEYS[part].split())
+
+
+def test_quarto_knows_every_key():
+    told = yaml.safe_load((ROOT / '_quarto.yml').read_text(encoding='utf-8'))
+    assert set(told) <= keys('top')
+    assert set(told['project']) <= keys('project')
+    assert set(told['book']) <= keys('book')
+    assert set(told['website']) <= keys('website')
+    assert set(told['format']['html']) <= keys('html')
+
+
+def test_the_footer_names_the_version_and_links_name_the_repository():
+    config = ConfigParser(delimiters=['='])
+    config.read(ROOT / 'settings.ini', encoding='utf-8')
+    settings = config['DEFAULT']
+    book = yaml.safe_load((ROOT / '_quarto.yml').read_text(encoding='utf-8'))['book']
+    assert settings['version'] in book['page-footer']['left']
+    assert book['repo-url'] == settings['git_url']
+
+
+def test_the_rules_of_the_theme_are_plain_css():
+    "`tools/preview.py` shows pages with them, and knows no more of SCSS than comments."
+    rules = preview.style()
+    assert not re.search(r'[$]\w|@include|@mixin|&:', rules)
+    assert rules.count('{') == rules.count('}')
