@@ -1239,4 +1239,9 @@ d = { 'settings': { 'branch': 'main',
                                     'flowbook.variables.Hinge.inverse': ('variables.html#hinge.inverse', 'flowbook/variables.py'),
                                     'flowbook.variables.expect_positive': ('variables.html#expect_positive', 'flowbook/variables.py'),
                                     'flowbook.variables.hinge': ('variables.html#hinge', 'flowbook/variables.py'),
-                                    'flowbook.variables.push_forward': ('variables.html#push_forward', 'flowbook/variables.py')}}}
+                                    'flowbook.variables.push_forward': ('variables.html#push_forward', 'flowbook/variables.py')},
+            'flowbook.widgets': { 'flowbook.widgets.flow_state': ('widgets.html#flow_state', 'flowbook/widgets.py'),
+                                  'flowbook.widgets.module': ('widgets.html#module', 'flowbook/widgets.py'),
+                                  'flowbook.widgets.moving': ('widgets.html#moving', 'flowbook/widgets.py'),
+                                  'flowbook.widgets.network_state': ('widgets.html#network_state', 'flowbook/widgets.py'),
+                                  'flowbook.widgets.packed': ('widgets.html#packed', 'flowbook/widgets.py')}}}

@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+from quarto_filter import STATE, VIEW, living
 
 root = Path(__file__).resolve().parent.parent
-THEMES = ['light', 'dark']  # a cell with two pictures shows one for each
+THEMES = [
+    'light',
+    'dark',
+]  # of the picture of README; the site shows the figure that moves
 
 
 def directive(source, name):
@@ -28,20 +32,22 @@ def pictures(cell):
     return [base64.b64decode(''.join(d)) for d in data if d]
 
 
-def picture(source, name, qmd):
-    "A picture in two themes: for the site by its classes, for README by what the browser prefers."
+def picture(source, name):
+    "A picture for README, in the theme that the browser prefers."
     alt = directive(source, 'fig-alt')
     cap = directive(source, 'fig-cap')
-    if not qmd:
-        dark = 'media="(prefers-color-scheme: dark)"'
-        return (
-            f'<picture>\n<source {dark} srcset="site/{name}-dark.png">\n'
-            f'<img src="site/{name}-light.png" alt="{alt}">\n</picture>\n\n*{cap}*'
-        )
-    shown = '\n'.join(
-        f'![](site/{name}-{t}.png){{.{t}-content fig-alt="{alt}"}}' for t in THEMES
+    dark = 'media="(prefers-color-scheme: dark)"'
+    return (
+        f'<picture>\n<source {dark} srcset="site/{name}-dark.png">\n'
+        f'<img src="site/{name}-light.png" alt="{alt}">\n</picture>\n\n*{cap}*'
     )
-    return f'::: {{.home-picture}}\n{shown}\n\n{cap}\n:::'
+
+
+def figure(nb, cell):
+    "The values of the figure that moves, which a cell shows, or nothing."
+    state = nb['metadata'].get('widgets', {}).get(STATE, {}).get('state', {})
+    views = [o['data'][VIEW] for o in cell['outputs'] if VIEW in o.get('data', {})]
+    return state[views[0]['model_id']]['state'] if views else None
 
 
 def body(nb, qmd):
@@ -57,7 +63,11 @@ def body(nb, qmd):
             lines = [s for s in source.split('\n') if not s.startswith('#|')]
             yield '\n'.join(['```python', *lines, '```'])
         if pictures(c):
-            yield picture(source, label(source), qmd)
+            yield from [] if qmd else [picture(source, label(source))]
+            continue
+        moving = figure(nb, c)
+        if moving:
+            yield from [living(moving, 'index').replace('../', '')] if qmd else []
             continue
         yield from printed(c)
 

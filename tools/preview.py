@@ -95,7 +95,9 @@ def shown(output, name, found, files):
     if 'image/png' in data:
         files[name] = base64.b64decode(''.join(data['image/png']))
         alt = escape(str(found.get('fig-alt', '')), quote=True)
-        return f'![]({name}){{.figure-img alt="{alt}"}}'
+        width = output.get('metadata', {}).get('image/png', {}).get('width')
+        size = f' width={width}' if width else ''
+        return f'![]({name}){{.figure-img alt="{alt}"{size}}}'
     if 'text/markdown' in data:
         return ''.join(data['text/markdown'])
     text = ''.join(output.get('text', data.get('text/plain', '')))

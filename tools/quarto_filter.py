@@ -8,6 +8,7 @@ processors run (hidden cells, links from back-ticks), and links and references a
 
 import ast
 import functools
+import html
 import json
 import os
 import re
@@ -151,12 +152,42 @@ def still(cell, state):
     )
 
 
-def replace_widgets(nb):
+def living(figure, name):
+    "A figure that moves, as HTML: its state, its still, and the module that draws it."
+    where = f'w-{name}-{figure["name"]}'
+    state = json.dumps(figure['state'], ensure_ascii=False, separators=(',', ':'))
+    state = state.replace('</', '<\\/')
+    alt = html.escape(figure['alt'], quote=True)
+    module = figure['_esm'].replace('export default widget', '')
+    return f"""```{{=html}}
+<div class="moving" id="{where}">
+<img src="../site/stills/{name}-{figure['name']}.png" alt="{alt}" width="640">
+<script type="application/json">{state}</script>
+</div>
+<script type="module">
+{module}
+mount(document.getElementById('{where}'), widget)
+</script>
+```"""
+
+
+def replace_widgets(nb, name):
     "No widget is left on the page, and so no script of another host."
     state = nb['metadata'].pop('widgets', {}).get(STATE, {}).get('state', {})
     for c in nb['cells']:
-        shown = any(VIEW in o.get('data', {}) for o in c.get('outputs', []))
-        yield from still(c, state) if shown else [c]
+        shown = [
+            o['data'][VIEW] for o in c.get('outputs', []) if VIEW in o.get('data', {})
+        ]
+        if not shown:
+            yield c
+            continue
+        figure = state[shown[0]['model_id']]['state']
+        if '_esm' not in figure:
+            yield from still(c, state)
+            continue
+        yield {**c, 'outputs': []}
+        source = living(figure, name)
+        yield dict(cell_type='markdown', id=f's{c["id"]}', metadata={}, source=source)
 
 
 def links(path):
@@ -188,10 +219,10 @@ def page(text):
     for c in nb['cells']:
         if c['cell_type'] == 'code':
             c['source'] = numbered(c['source'], own)
-    nb['cells'] = list(replace_widgets(nb))
-    nb['cells'] = list(show_exports(nb['cells']))
     notebooks = Path().glob('*.ipynb')  # Quarto runs us in their folder
     path = next(p for p in notebooks if p.read_text(encoding='utf-8') == text)
+    nb['cells'] = list(replace_widgets(nb, path.stem))
+    nb['cells'] = list(show_exports(nb['cells']))
     first = next(i for i, c in enumerate(nb['cells']) if c['cell_type'] == 'markdown')
     nb['cells'].insert(first + 1, links(path))
     nb = dict2nb(nb)

@@ -1,0 +1,212 @@
+"""Figures that move: their arithmetic against the book's own code, and in a browser."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from flowbook.records import read_run
+from flowbook.widgets import flow_state, module
+from support import ROOT
+
+sys.path.insert(0, str(ROOT / 'tools'))
+import look
+import stills
+
+WIDGETS = ROOT / 'flowbook' / 'assets' / 'widgets'
+SHARED = {'lib', 'flow2d'}
+NAMES = sorted(p.stem for p in WIDGETS.glob('*.mjs') if p.stem not in SHARED)
+FIGURES = dict(stills.figures())
+MOST = 250 * 1024  # bytes of a figure, with its state
+
+
+def node(code, given=None):
+    "What JavaScript makes of `given`: the value of `code`, which may import the modules."
+    if not shutil.which('node'):
+        pytest.skip(
+            'no Node on this machine: the arithmetic of the figures was NOT tested'
+        )
+    imports, _, value = code.rpartition('\n')
+    script = f"""{imports}
+    let text = ''
+    for await (const piece of process.stdin) text += piece
+    const given = JSON.parse(text)
+    console.log(JSON.stringify({value}))"""
+    script = script.replace("'./", f"'{WIDGETS.as_uri()}/")
+    done = subprocess.run(
+        ['node', '--input-type=module', '-e', script],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_module_is_one_text_that_node_can_read(name, tmp_path):
+    file = tmp_path / f'{name}.mjs'
+    file.write_text(module(name), encoding='utf-8')
+    kind = node(f"import widget from '{file.as_uri()}'\ntypeof widget.render")
+    assert kind == 'function'
+    assert 'http' not in module(name).replace('http://www.w3.org/2000/svg', '')
+    assert 'eval(' not in module(name)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_module_is_shown_on_some_page(name):
+    assert any(values['name'] == name for values in FIGURES.values())
+
+
+@pytest.mark.parametrize('name', FIGURES)
+def test_a_page_holds_the_module_as_it_is_and_a_still_of_it(name):
+    values = FIGURES[name]
+    assert values['_esm'] == module(values['name']), 'execute the page again'
+    known = json.loads(stills.DIGESTS.read_text(encoding='utf-8'))
+    assert known.get(name) == stills.digest(values), 'run tools/stills.py'
+    still = stills.STILLS / f'{name}.png'
+    assert still.stat().st_size <= 150 * 1024
+    size = len(values['_esm']) + len(json.dumps(values['state']))
+    assert size <= MOST, f'{size / 1024:.0f} KiB'
+
+
+@pytest.fixture
+def open_figure(tmp_path):
+    "A browser page with one figure on it, and the list of what went wrong."
+    if not look.chromium():
+        pytest.skip('no Chromium on this machine: no figure was moved')
+    with look.browser() as chrome, look.served(tmp_path) as address:
+
+        def show(name, width=656, **options):
+            body = '\n'.join(stills.living(FIGURES[name], 'still').split('\n')[1:-1])
+            text = stills.PAGE.format(body=body).replace('640px', 'auto')
+            (tmp_path / 'index.html').write_text(text, encoding='utf-8')
+            page = chrome.new_page(viewport=dict(width=width, height=900), **options)
+            wrong = []
+            page.on('pageerror', lambda e: wrong.append(str(e)))
+            page.on('console', lambda m: m.type == 'error' and wrong.append(m.text))
+            page.route('**/*.png', lambda route: route.fulfill(body=b''))
+            page.goto(address)
+            page.wait_for_selector('.fb', timeout=20_000)
+            return page, wrong
+
+        yield show
+
+
+def says(page):
+    return page.locator('.fb-says').inner_text()
+
+
+TIMED = """() => [...document.querySelectorAll('.fb input[type=range]')].map(e => {
+  const times = [...Array(5)].map((_, i) => {
+    e.value = +e.min + (e.max - e.min) * (i + 1) / 6
+    const begin = performance.now()
+    e.dispatchEvent(new Event('input'))
+    return performance.now() - begin
+  })
+  return times.sort((a, b) => a - b)[2]
+})"""
+
+
+@pytest.mark.parametrize('name', FIGURES)
+def test_a_figure_answers_to_the_keyboard_to_a_drag_and_to_reset(name, open_figure):
+    page, wrong = open_figure(name)
+    first = says(page)
+    assert first
+    states = {first}
+    for control in page.locator('.fb input[type=range]').all():
+        control.focus()
+        page.keyboard.press('ArrowLeft')
+        page.keyboard.press('ArrowLeft')
+        page.keyboard.press('ArrowRight')
+        states.add(says(page))
+    for box in page.locator('.fb select').all():
+        box.select_option(index=box.locator('option').count() - 1)
+        states.add(says(page))
+    for dot in page.locator('.fb-handle:visible').all():
+        dot.focus()
+        page.keyboard.press('ArrowRight')
+        page.keyboard.press('ArrowUp')
+        states.add(says(page))
+        spot = dot.bounding_box()
+        x, y = spot['x'] + spot['width'] / 2, spot['y'] + spot['height'] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 25, y - 20, steps=3)
+        page.mouse.up()
+        states.add(says(page))
+    assert len(states) > 1, 'nothing moved'
+    page.get_by_role('button', name='Reset').click()
+    assert says(page) == first
+    assert wrong == []
+
+
+@pytest.mark.parametrize('name', FIGURES)
+def test_a_figure_is_quick_and_fits_a_small_phone(name, open_figure):
+    page, wrong = open_figure(name, width=320)
+    assert page.evaluate('document.documentElement.scrollWidth') <= 320
+    slow = [t for t in page.evaluate(TIMED) if t > 50]
+    assert not slow, f'{max(slow):.0f} ms'
+    assert look.serious(page) == []
+    assert wrong == []
+
+
+def test_the_address_brings_a_figure_back(open_figure):
+    name = '96_widgets-template'
+    page, _ = open_figure(name)
+    page.locator('.fb input[type=range]').first.focus()
+    page.keyboard.press('ArrowRight')
+    page.wait_for_function("location.hash.includes('a=1.55')", timeout=5000)
+    shown = says(page)
+    page.reload()
+    page.wait_for_selector('.fb')
+    assert says(page) == shown
+
+
+# The arithmetic, module by module.
+
+
+def test_stretch():
+    made = node(
+        "import { stretch } from './template.mjs'\nstretch(0.8, given)", dict(a=-2, b=1)
+    )
+    normal = torch.distributions.Normal(0.0, 1.0)
+    law = torch.distributions.TransformedDistribution(
+        normal, torch.distributions.AffineTransform(1.0, -2.0)
+    )
+    x = torch.tensor(-0.6)
+    assert made['x'] == pytest.approx(x.item())
+    assert made['density'] == pytest.approx(law.log_prob(x).exp().item(), abs=1e-6)
+
+
+CHAIN = """import { chain } from './flow2d.mjs'
+given.points.map(z => {
+  const flow = chain(given.layers)
+  const { states, sums } = flow.trace(z)
+  return { states, sums, back: flow.inverse(states.at(-1)), half: flow.inverse(states[4], 4)[0] }
+})"""
+
+
+def test_a_chain_goes_where_torch_goes_and_back():
+    flow, _ = read_run('moons')
+    z = flow.base.sample((20,), torch.Generator().manual_seed(0))
+    code = ' '.join(CHAIN.split('\n')[1:])
+    told = node(
+        f'{CHAIN.splitlines()[0]}\n{code}',
+        dict(layers=flow_state(flow), points=z.tolist()),
+    )
+    with torch.no_grad():
+        states = [(state, log_det) for state, log_det in flow.trace(z)]
+    for i, made in enumerate(told):
+        for k, (state, _) in enumerate(states):
+            assert made['states'][k] == pytest.approx(state[i].tolist(), abs=1e-4)
+        log_p = flow.base.log_prob(z[i]).item() - made['sums'][-1]
+        x = states[-1][0][i : i + 1]
+        assert log_p == pytest.approx(flow.log_prob(x).item(), abs=1e-4)
+        assert made['back'][0] == pytest.approx(z[i].tolist(), abs=1e-5)
+        assert made['back'][1] == pytest.approx(-made['sums'][-1], abs=1e-5)
+        assert made['half'] == pytest.approx(z[i].tolist(), abs=1e-5)
