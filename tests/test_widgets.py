@@ -23,13 +23,12 @@ FIGURES = dict(stills.figures())
 MOST = 250 * 1024  # bytes of a figure, with its state
 
 
-def node(code, given=None):
-    "What JavaScript makes of `given`: the value of `code`, which may import the modules."
+def node(imports, value, given=None):
+    "What JavaScript makes of `given`: a value, with the names that are imported."
     if not shutil.which('node'):
         pytest.skip(
             'no Node on this machine: the arithmetic of the figures was NOT tested'
         )
-    imports, _, value = code.rpartition('\n')
     script = f"""{imports}
     let text = ''
     for await (const piece of process.stdin) text += piece
@@ -51,7 +50,7 @@ def node(code, given=None):
 def test_a_module_is_one_text_that_node_can_read(name, tmp_path):
     file = tmp_path / f'{name}.mjs'
     file.write_text(module(name), encoding='utf-8')
-    kind = node(f"import widget from '{file.as_uri()}'\ntypeof widget.render")
+    kind = node(f"import widget from '{file.as_uri()}'", 'typeof widget.render')
     assert kind == 'function'
     assert 'http' not in module(name).replace('http://www.w3.org/2000/svg', '')
     assert 'eval(' not in module(name)
@@ -171,8 +170,9 @@ def test_the_address_brings_a_figure_back(open_figure):
 
 
 def test_stretch():
+    given = dict(a=-2, b=1)
     made = node(
-        "import { stretch } from './template.mjs'\nstretch(0.8, given)", dict(a=-2, b=1)
+        "import { stretch } from './template.mjs'", 'stretch(0.8, given)', given
     )
     normal = torch.distributions.Normal(0.0, 1.0)
     law = torch.distributions.TransformedDistribution(
@@ -183,8 +183,7 @@ def test_stretch():
     assert made['density'] == pytest.approx(law.log_prob(x).exp().item(), abs=1e-6)
 
 
-CHAIN = """import { chain } from './flow2d.mjs'
-given.points.map(z => {
+CHAIN = """given.points.map(z => {
   const flow = chain(given.layers)
   const { states, sums } = flow.trace(z)
   return { states, sums, back: flow.inverse(states.at(-1)), half: flow.inverse(states[4], 4)[0] }
@@ -194,11 +193,8 @@ given.points.map(z => {
 def test_a_chain_goes_where_torch_goes_and_back():
     flow, _ = read_run('moons')
     z = flow.base.sample((20,), torch.Generator().manual_seed(0))
-    code = ' '.join(CHAIN.split('\n')[1:])
-    told = node(
-        f'{CHAIN.splitlines()[0]}\n{code}',
-        dict(layers=flow_state(flow), points=z.tolist()),
-    )
+    given = dict(layers=flow_state(flow), points=z.tolist())
+    told = node("import { chain } from './flow2d.mjs'", CHAIN, given)
     with torch.no_grad():
         states = [(state, log_det) for state, log_det in flow.trace(z)]
     for i, made in enumerate(told):

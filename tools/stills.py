@@ -37,8 +37,9 @@ def digest(values):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-PAGE = """<!DOCTYPE html><meta charset="utf-8"><style>body {{ margin: 8px; width: 640px;
-background: white; color: #343a40 }}</style>{body}"""
+PAGE = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>A figure</title><style>
+body {{ margin: 8px; width: 640px; background: white; color: #343a40 }}</style>
+<main>{body}</main></html>"""
 
 
 def take(chrome, values, target):

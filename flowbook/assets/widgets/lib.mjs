@@ -28,7 +28,8 @@ export function numbers(text) {
 
 const STYLE = `
 .fb { max-width: 640px; margin: 1em auto; font: 14px/1.4 system-ui, "Liberation Sans", sans-serif; }
-.fb svg { display: block; width: 100%; height: auto; overflow: visible; }
+.fb svg { display: block; width: 100%; height: auto; min-width: 0; overflow: visible; }
+.fb-board { display: flex; flex-wrap: wrap; gap: 8px 14px; }
 .fb svg text { fill: currentColor; font-size: 12px; }
 .fb canvas { image-rendering: pixelated; max-width: 100%; }
 .fb-controls { display: flex; flex-wrap: wrap; gap: .4em 1.2em; align-items: end; margin: .3em 0; }
@@ -141,19 +142,16 @@ export function nice([low, high], n) {
   return found
 }
 
-// Planes side by side in one drawing, stacked where the page is narrow.
-export function board(stage, planes, label, gap = 14) {
-  const width = planes.reduce((sum, p) => sum + p.width, gap * (planes.length - 1))
-  const height = Math.max(...planes.map(p => p.height))
-  const svg = make('svg', { viewBox: `0 0 ${width} ${height}`, role: 'group', 'aria-label': label })
-  let x = 0
+// Planes side by side, one below the other where the page is narrow.
+export function board(stage, planes, label) {
+  const row = make('div', { class: 'fb-board', role: 'group', 'aria-label': label })
   for (const p of planes) {
-    p.g.setAttribute('transform', `translate(${x} 0)`)
+    const svg = make('svg', { viewBox: `0 0 ${p.width} ${p.height}`, style: `flex: ${p.width} 1 ${Math.min(p.width, 260)}px` })
     svg.append(p.g)
-    x += p.width + gap
+    row.append(svg)
   }
-  stage.append(svg)
-  return svg
+  stage.append(row)
+  return row
 }
 
 // A point that can be dragged, or moved with the arrow keys. `at(values)` says where it is,
