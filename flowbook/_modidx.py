@@ -1241,7 +1241,12 @@ d = { 'settings': { 'branch': 'main',
                                     'flowbook.variables.hinge': ('variables.html#hinge', 'flowbook/variables.py'),
                                     'flowbook.variables.push_forward': ('variables.html#push_forward', 'flowbook/variables.py')},
             'flowbook.widgets': { 'flowbook.widgets.flow_state': ('widgets.html#flow_state', 'flowbook/widgets.py'),
+                                  'flowbook.widgets.image_flow_state': ('widgets.html#image_flow_state', 'flowbook/widgets.py'),
+                                  'flowbook.widgets.in_bits': ('widgets.html#in_bits', 'flowbook/widgets.py'),
                                   'flowbook.widgets.module': ('widgets.html#module', 'flowbook/widgets.py'),
                                   'flowbook.widgets.moving': ('widgets.html#moving', 'flowbook/widgets.py'),
                                   'flowbook.widgets.network_state': ('widgets.html#network_state', 'flowbook/widgets.py'),
-                                  'flowbook.widgets.packed': ('widgets.html#packed', 'flowbook/widgets.py')}}}
+                                  'flowbook.widgets.on_grid': ('widgets.html#on_grid', 'flowbook/widgets.py'),
+                                  'flowbook.widgets.packed': ('widgets.html#packed', 'flowbook/widgets.py'),
+                                  'flowbook.widgets.page_normals': ('widgets.html#page_normals', 'flowbook/widgets.py'),
+                                  'flowbook.widgets.squeezed': ('widgets.html#squeezed', 'flowbook/widgets.py')}}}
