@@ -538,7 +538,8 @@ def files_for(page: str, source: str) -> list[str]:
     for path in sorted((ROOT / 'tests').glob('test_*.py')):
         if path.stem.removeprefix('test_') not in HOUSE:
             text = path.read_text(encoding='utf-8')
-            counts[str(path)] = len(re.findall(rf'\b(?:{words})\b', text))
+            own = path.stem == f'test_{module_of(page)}'
+            counts[str(path)] = own + len(re.findall(rf'\b(?:{words})\b', text))
     return [path for path, n in counts.most_common(3) if n]
 
 
