@@ -6,7 +6,8 @@ export const COLORS = {
 }
 
 const SVG = 'http://www.w3.org/2000/svg'
-const DRAWN = ['svg', 'g', 'path', 'circle', 'rect', 'line', 'text', 'polygon', 'polyline', 'image']
+const DRAWN = ['svg', 'g', 'path', 'circle', 'rect', 'line', 'text', 'polygon', 'polyline', 'image',
+  'defs', 'clipPath', 'pattern']
 
 // An element with attributes and children; children are elements or text.
 export function make(tag, attributes = {}, ...children) {
