@@ -68,8 +68,8 @@ export default {
         const corners = [[-bound, -bound], [bound, -bound], [bound, bound], [-bound, bound]]
         stroke(map, COLORS.floor, 1, { 'stroke-opacity': 0.6 }).setAttribute('d', `${map.path(corners)}Z`)
         const mirror = stroke(map, COLORS.other, 1.3), graph = stroke(map, COLORS.model, 2.5)
-        map.under.append(make('text', { x: map.px(-bound) + 6, y: map.py(bound) + 16, style: `fill: ${COLORS.model}` }, 'u = g(v)'),
-          make('text', { x: map.px(-bound) + 6, y: map.py(bound) + 32, style: `fill: ${COLORS.other}` }, 'its inverse'))
+        map.under.append(...[['u = g(v)', COLORS.model], ['its inverse', COLORS.other]].flatMap(([text, color], i) => [
+          make('path', { d: `M60 ${52 + 16 * i}h14`, stroke: color, 'stroke-width': 2.5 - i }), make('text', { x: 80, y: 56 + 16 * i }, text)]))
         const ways = stroke(map, COLORS.data, 1.2)
         const steep = stroke(slope, COLORS.model, 2.5)
         const ours = make('path', { fill: COLORS.data, 'fill-opacity': 0.25, stroke: COLORS.data, 'stroke-width': 2 })
