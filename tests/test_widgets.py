@@ -363,13 +363,17 @@ EDITED = """(() => {
   const { start, fitted, places, law, bound } = given.state
   const values = { ...start }
   const gaps = [start, fitted].map(s => divergence(places, law, fenced(s, bound)))
+  const [i, density] = [2, s => v => logDensity(v, fenced(s, bound))]
+  const away = dragged(start, i, [start.v[i] + 0.2, start.u[i] - 0.1], bound)
+  const [old, changed] = [density(start), density({ ...start, ...away })]
+  const touched = places.filter(v => old(v) !== changed(v))
   let closest = 9
   for (const [i, v, u] of given.drags) {
     Object.assign(values, dragged(values, i, [v, u], bound))
     const { x, y } = fenced(values, bound)
     for (const row of [x, y]) closest = Math.min(closest, ...row.slice(1).map((b, k) => b - row[k]))
   }
-  return { gaps, closest }
+  return { gaps, closest, touched }
 })()"""
 
 
@@ -379,10 +383,13 @@ def test_knots_stay_in_order_and_the_divergence_is_the_integral():
     places = 12 * torch.rand(1000, 2, generator=gen) - 6
     n = len(state['start']['v'])
     drags = [[i % n, *place] for i, place in enumerate(places.tolist())]
-    names = '{ divergence, dragged, fenced }'
+    names = '{ divergence, dragged, fenced, logDensity }'
     given = dict(state=state, drags=drags)
     told = node(f"import {names} from './spline.mjs'", EDITED, given)
     assert told['closest'] > 0
+    assert len(told['touched']) > 10  # a knot belongs to the pieces beside it
+    assert state['start']['v'][1] <= min(told['touched'])
+    assert max(told['touched']) <= state['start']['v'][3]
     line = torch.tensor(state['places']).double()
     law = torch.tensor(state['law']).double()
     for name, gap in zip(['start', 'fitted'], told['gaps']):

@@ -93,7 +93,7 @@ export default {
           graph.setAttribute('d', map.path(points.map(([v, u]) => [v, u])))
           mirror.setAttribute('d', map.path(line.map(u => [u, back(u, all)[0]])))
           steep.setAttribute('d', slope.path(points.map(([v, , s]) => [v, Math.min(s, 9)])))
-          const under = points.map(([v, u, s]) => [v, Math.min(s * Math.exp(logNormal(u)), 0.6)])
+          const under = points.map(([v, u, s]) => [v, Math.min(s * Math.exp(logNormal(u)), 0.55)])
           ours.setAttribute('d', hills.path([[-edge, 0], ...under, [edge, 0]]))
           knots.forEach((show, i) => show([values.v[i], values.u[i]]))
           slopes.forEach((show, i) => show([values.v[i], values.d[i]]))
@@ -101,7 +101,7 @@ export default {
           probe([at, 0])
           ways.setAttribute('d', map.path([[at, -edge], [at, u], [-edge, u]]))
           marks[0].setAttribute('d', slope.path([[at, 0], [at, s]]))
-          marks[1].setAttribute('d', hills.path([[at, 0], [at, Math.min(p, 0.6)]]))
+          marks[1].setAttribute('d', hills.path([[at, 0], [at, Math.min(p, 0.55)]]))
           const [home] = back(u, all), gap = divergence(places, law, all)
           return `v = ${fixed(at)} goes to u = ${fixed(u)}, and the inverse brings it back to ${fixed(home)}. `
             + `Density: slope ${fixed(s)} times ${fixed(Math.exp(logNormal(u)), 3)} is ${fixed(p, 3)}. `
