@@ -180,6 +180,22 @@ def test_the_address_brings_a_figure_back(open_figure):
     assert says(page) == shown
 
 
+def test_a_finger_need_not_hit_a_point(open_figure):
+    page, wrong = open_figure('96_widgets-template', width=360)
+    shown = says(page)
+    spot = page.locator('.fb-handle').bounding_box()
+    x, y = spot['x'] + spot['width'] / 2 + 7, spot['y'] + spot['height'] / 2 - 5
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 30, y, steps=3)
+    page.mouse.up()
+    assert says(page) != shown
+    moved = says(page)
+    page.mouse.move(x + 60, y)  # let go is let go
+    assert says(page) == moved
+    assert wrong == []
+
+
 # The arithmetic, module by module.
 
 
