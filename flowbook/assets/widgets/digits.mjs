@@ -1,6 +1,6 @@
 // Sample a digit from a trained flow on 784 dimensions, and drag its latent vector.
 
-import { COLORS, board, bytes, fixed, figure, handle, make, plane } from './lib.mjs'
+import { COLORS, board, bytes, fixed, figure, handle, make, normals, plane } from './lib.mjs'
 import { bounded } from './flow2d.mjs'
 
 // Whole numbers of `bits` bits each, packed from the lowest bit of each byte upwards.
@@ -80,18 +80,6 @@ export function pixels(flow, u) {
   })
 }
 
-// Standard normal numbers from a seed (mulberry32, Box and Muller).
-export function normals(seed, n) {
-  let a = seed >>> 0
-  const uniform = () => {
-    a = (a + 0x6D2B79F5) >>> 0
-    let t = Math.imul(a ^ (a >>> 15), a | 1)
-    t = (t + Math.imul(t ^ (t >>> 7), t | 61)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-  return Float32Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()))
-}
-
 // The latent vector of some settings: noise, and two more vectors to go along.
 export function latent({ seed, temperature, way }, n) {
   const [z, u, v] = [0, 1, 2].map(k => normals(3 * seed + k, n))
@@ -120,7 +108,7 @@ export default {
       },
       setup(stage, set) {
         const side = Math.sqrt(state.size)
-        const canvas = make('canvas', { width: side, height: side, role: 'img', 'aria-label': 'the digit', style: 'width: 224px' })
+        const canvas = make('canvas', { width: side, height: side, role: 'img', 'aria-label': 'the digit', style: 'width: 224px; height: 224px' })
         const pad = plane({ x: [-1.5, 1.5], y: [-1.5, 1.5], width: 250, height: 240, title: 'two directions of the latent space' })
         const row = board(stage, [pad], 'The digit, and a plane of the latent space')
         row.prepend(canvas)
