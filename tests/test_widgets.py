@@ -182,9 +182,9 @@ def test_the_address_brings_a_figure_back(open_figure):
 
 
 def test_a_finger_need_not_hit_a_point(open_figure):
-    page, wrong = open_figure('96_widgets-template', width=360)
+    page, wrong = open_figure('04_variables-stretch', width=360)
     shown = says(page)
-    spot = page.locator('.fb-handle').bounding_box()
+    spot = page.locator('.fb-handle').last.bounding_box()
     x, y = spot['x'] + spot['width'] / 2 + 7, spot['y'] + spot['height'] / 2 - 5
     page.mouse.move(x, y)
     page.mouse.down()
