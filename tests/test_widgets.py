@@ -252,26 +252,26 @@ AREAS = """given.map(g => {
 
 
 def test_areas_are_those_of_the_chapter_and_only_the_stretch_changes_them():
-    def warped(map, s, t):
+    def warped(map, r, t):
         def f(z):
             a, b = FLAT_MAPS[map](*z.unbind(-1))
-            return torch.stack([a, b * (s * a).exp() + t * a**2], -1)
+            return torch.stack([a, b * (r * a).exp() + t * a**2], -1)
 
         return f
 
     gen = torch.Generator().manual_seed(0)
     points = 2 * torch.rand(5, 2, generator=gen, dtype=torch.float64) - 1
     given = [
-        dict(map=map, s=s, t=t, z=z, h=h, role=role)
+        dict(map=map, r=r, t=t, z=z, h=h, role=role)
         for map in FLAT_MAPS
-        for s, t in [(0, 0), (0.5, 0), (0.5, -0.6)]
+        for r, t in [(0, 0), (0.5, 0), (0.5, -0.6)]
         for role, h in [('centre', 0.8), ('centre', 0.4), ('corner', 0.4)]
         for z in points.tolist()
     ]
     names = '{ areaRatio, det, parallelogram, signedArea, warp }'
     made = node(f"import {names} from './area.mjs'", AREAS, given)
     for g, told in zip(given, made):
-        f = warped(g['map'], g['s'], g['t'])
+        f = warped(g['map'], g['r'], g['t'])
         z = torch.tensor(g['z'], dtype=torch.float64)
         middle = z + g['h'] / 2 * (g['role'] == 'corner')
         det = torch.linalg.det(jacobian(f, z)).item()

@@ -15,17 +15,17 @@ const MAPS = {
   identity: { at: z => z, slopes: () => [[1, 0], [0, 1]] },
 }
 
-// One of the maps, and after it a stretch and a shear: `(y1, y2) → (y1, e^(s y1) y2 + t y1²)`.
-export function warp({ map, s, t }) {
+// One of the maps, and after it a stretch and a shear: `(y1, y2) → (y1, e^(r y1) y2 + t y1²)`.
+export function warp({ map, r, t }) {
   const { at, slopes } = MAPS[map]
   return {
     at: z => {
       const [a, b] = at(z)
-      return [a, b * Math.exp(s * a) + t * a * a]
+      return [a, b * Math.exp(r * a) + t * a * a]
     },
     slopes: z => {
-      const [a, b] = at(z), [above, below] = slopes(z), e = Math.exp(s * a)
-      return [above, below.map((v, i) => e * v + (s * b * e + 2 * t * a) * above[i])]
+      const [a, b] = at(z), [above, below] = slopes(z), e = Math.exp(r * a)
+      return [above, below.map((v, i) => e * v + (r * b * e + 2 * t * a) * above[i])]
     },
   }
 }
@@ -71,8 +71,8 @@ const LEAST = 1e-5  // of an error that is drawn
 const SIDES = [0.05, 1.2]
 
 // What the read-out says.
-function reading({ map, role, h, s, t, z }) {
-  const f = warp({ map, s, t }), J = det(f.slopes(z))
+function reading({ map, role, h, r, t, z }) {
+  const f = warp({ map, r, t }), J = det(f.slopes(z))
   const error = areaRatio(f, z, h, role) - J, half = areaRatio(f, z, h / 2, role) - J
   const shrinks = Math.abs(half) < LEAST / 10 ? 'The error is 0, to the digits that are shown'
     : `The error is ${fixed(error, 4)}; half the side makes it ${fixed(error / half, 2)} times smaller`
@@ -100,12 +100,12 @@ export default {
 
     figure(model, el, {
       name: 'area',
-      start: { map: 'bend', role: 'centre', h: side, s: 0, t: 0, z: start },
+      start: { map: 'bend', role: 'centre', h: side, r: 0, t: 0, z: start },
       controls: {
         map: { label: 'map', options: Object.keys(MAPS) },
         role: { label: 'z is the', options: Object.keys(OFFSETS) },
         h: { label: 'side h', min: SIDES[0], max: SIDES[1], step: 0.05 },
-        s: { label: 'then stretch, s', min: -0.6, max: 0.6, step: 0.05 },
+        r: { label: 'then stretch, r', min: -0.6, max: 0.6, step: 0.05 },
         t: { label: 'then shear, t', min: -0.6, max: 0.6, step: 0.05 },
       },
       setup(stage, set) {
