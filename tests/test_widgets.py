@@ -4,14 +4,18 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
 from flowbook.core import Compose, Flow, StandardNormal
-from flowbook.coupling import Coupling
+from flowbook.coupling import Additive, Coupling
+from flowbook.jacobian import area_ratio, jacobian
+from flowbook.monotone import RationalQuadratic, place_knots, slope_of
 from flowbook.realnvp import Affine
 from flowbook.records import read_run
+from flowbook.variables import push_forward
 from flowbook.widgets import (
     flow_state,
     image_flow_state,
@@ -26,7 +30,7 @@ import look
 import stills
 
 WIDGETS = ROOT / 'flowbook' / 'assets' / 'widgets'
-SHARED = {'lib', 'flow2d'}
+SHARED = {'lib', 'flow2d', 'rq'}
 NAMES = sorted(p.stem for p in WIDGETS.glob('*.mjs') if p.stem not in SHARED)
 FIGURES = dict(stills.figures())
 MOST = 250 * 1024  # bytes of a figure, with its state
@@ -177,6 +181,22 @@ def test_the_address_brings_a_figure_back(open_figure):
     assert says(page) == shown
 
 
+def test_a_finger_need_not_hit_a_point(open_figure):
+    page, wrong = open_figure('04_variables-stretch', width=360)
+    shown = says(page)
+    spot = page.locator('.fb-handle').last.bounding_box()
+    x, y = spot['x'] + spot['width'] / 2 + 7, spot['y'] + spot['height'] / 2 - 5
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 30, y, steps=3)
+    page.mouse.up()
+    assert says(page) != shown
+    moved = says(page)
+    page.mouse.move(x + 60, y)  # let go is let go
+    assert says(page) == moved
+    assert wrong == []
+
+
 # The arithmetic, module by module.
 
 
@@ -217,6 +237,228 @@ def test_a_chain_goes_where_torch_goes_and_back():
         assert made['back'][0] == pytest.approx(z[i].tolist(), abs=1e-5)
         assert made['back'][1] == pytest.approx(-made['sums'][-1], abs=1e-5)
         assert made['half'] == pytest.approx(z[i].tolist(), abs=1e-5)
+
+
+FLAT_MAPS = {
+    'bend': lambda a, b: (a + b**2 / 2, b + (1.5 * a).sin() / 2),
+    'fold': lambda a, b: (a + b / 2, b**2),
+    'identity': lambda a, b: (a, b),
+}
+AREAS = """given.map(g => {
+  const f = warp(g)
+  return { ratio: areaRatio(f, g.z, g.h, g.role), det: det(f.slopes(g.z)),
+    flat: signedArea(parallelogram(f, g.z, g.h, g.role)), at: f.at(g.z) }
+})"""
+
+
+def test_areas_are_those_of_the_chapter_and_only_the_stretch_changes_them():
+    def warped(map, r, t):
+        def f(z):
+            a, b = FLAT_MAPS[map](*z.unbind(-1))
+            return torch.stack([a, b * (r * a).exp() + t * a**2], -1)
+
+        return f
+
+    gen = torch.Generator().manual_seed(0)
+    points = 2 * torch.rand(5, 2, generator=gen, dtype=torch.float64) - 1
+    given = [
+        dict(map=map, r=r, t=t, z=z, h=h, role=role)
+        for map in FLAT_MAPS
+        for r, t in [(0, 0), (0.5, 0), (0.5, -0.6)]
+        for role, h in [('centre', 0.8), ('centre', 0.4), ('corner', 0.4)]
+        for z in points.tolist()
+    ]
+    names = '{ areaRatio, det, parallelogram, signedArea, warp }'
+    made = node(f"import {names} from './area.mjs'", AREAS, given)
+    for g, told in zip(given, made):
+        f = warped(g['map'], g['r'], g['t'])
+        z = torch.tensor(g['z'], dtype=torch.float64)
+        middle = z + g['h'] / 2 * (g['role'] == 'corner')
+        det = torch.linalg.det(jacobian(f, z)).item()
+        assert told['at'] == pytest.approx(f(z).tolist(), abs=1e-9)
+        assert told['ratio'] == pytest.approx(
+            area_ratio(f, middle, g['h']).item(), abs=1e-9
+        )
+        assert told['det'] == pytest.approx(det, abs=1e-9)
+        assert told['flat'] == pytest.approx(g['h'] ** 2 * det, abs=1e-9)
+        same = [m for o, m in zip(given, made) if {**o, 't': 0} == {**g, 't': 0}]
+        for other in same:  # whatever the shear
+            assert other['ratio'] == pytest.approx(told['ratio'], abs=1e-3)
+            assert other['det'] == pytest.approx(det, abs=1e-9)
+
+
+PUSHED = 'given.zs.map(z => given.maps.map(values => pushed(z, values)))'
+INVERSES = {
+    'straight': lambda y: y,
+    'exp z': torch.log,
+    'sinh z': torch.asinh,
+    'Φ(z)': torch.special.ndtri,
+    'z³': lambda y: y.sign() * y.abs() ** (1 / 3),
+}
+
+
+def g_of(x, g, a):
+    return g(x / a)
+
+
+def test_a_density_is_stretched_by_the_formula_of_the_chapter():
+    maps = [dict(map=map, a=a) for map in INVERSES for a in (1.3, -0.7)]
+    given = dict(zs=[-2.1, -0.4, 0.3, 1.7], maps=maps)
+    told = node("import { pushed } from './stretch.mjs'", PUSHED, given)
+    normal = torch.distributions.Normal(0.0, torch.ones((), dtype=torch.float64))
+    for z, row in zip(given['zs'], told):
+        for values, made in zip(maps, row):
+            x = torch.tensor(made['x'], dtype=torch.float64)
+            g = INVERSES[values['map']]
+            assert g_of(x, g, values['a']).item() == pytest.approx(z, abs=1e-9)
+            log_p = push_forward(normal.log_prob, partial(g_of, g=g, a=values['a']))
+            assert made['p'] == pytest.approx(log_p(x).exp().item(), rel=1e-9)
+    law = torch.distributions.LogNormal(0.0, torch.ones((), dtype=torch.float64))
+    exponential = maps.index(dict(map='exp z', a=1.3))
+    p = law.log_prob(torch.tensor(0.3).double().exp()).exp().item() / 1.3
+    assert told[2][exponential]['p'] == pytest.approx(p, rel=1e-7)
+
+
+DRAGS = """(() => {
+  let least = 1, slope = 1, values = { ...given.start, map: 'drag the points', a: 1 }
+  const line = Array.from({ length: 641 }, (_, i) => -3.2 + i / 100)
+  for (const [i, z, x] of given.drags) {
+    Object.assign(values, moved(values, i, [z, x]))
+    const at = line.map(v => pushed(v, values))
+    least = Math.min(least, ...at.slice(1).map((p, k) => p.x - at[k].x))
+    slope = Math.min(slope, ...at.map(p => p.slope))
+  }
+  const pairs = strips(given.edges, given.mass, values)
+  const areas = pairs.map(row => row.map(([low, high, p]) => (high - low) * p))
+  return { least, slope, areas }
+})()"""
+
+
+def test_a_dragged_curve_increases_and_keeps_the_mass_of_each_strip():
+    state = FIGURES['04_variables-stretch']['state']
+    gen = torch.Generator().manual_seed(0)
+    places = 8 * torch.rand(1000, 2, generator=gen) - 4
+    drags = [[i % 4, *place] for i, place in enumerate(places.tolist())]
+    start = {name: state[name] for name in ('pz', 'px')}
+    given = dict(drags=drags, start=start, edges=state['edges'], mass=state['mass'])
+    names = '{ moved, pushed, strips }'
+    told = node(f"import {names} from './stretch.mjs'", DRAGS, given)
+    assert told['least'] > 0 and told['slope'] > 0
+    shares = torch.tensor(state['edges']).double().sort().values
+    mass = torch.special.ndtr(shares).diff()
+    for row in told['areas']:
+        assert row == pytest.approx(mass.tolist(), abs=1e-6)
+        assert sum(row) == pytest.approx(0.998, abs=1e-6)
+
+
+SPLINES = """given.map(({ knots, v, u }) => ({
+  along: v.map(x => along(x, knots)), back: u.map(y => back(y, knots)),
+  home: v.map(x => back(along(x, knots)[0], knots)[0]) }))"""
+
+
+def test_a_spline_is_that_of_the_book_in_both_directions():
+    rq = RationalQuadratic(bins=8, bound=4.0)
+    gen = torch.Generator().manual_seed(0)
+    raw = 1.5 * torch.randn(20, rq.n_params, generator=gen)
+    line = torch.linspace(-5, 5, 101)
+    given = []
+    for row in raw:
+        x, y = place_knots(row[:16].view(2, 8), 4.0, rq.least).tolist()
+        knots = dict(x=x, y=y, d=[1, *rq.slopes(row[16:]).tolist(), 1])
+        given.append(dict(knots=knots, v=line.tolist(), u=line.tolist()))
+    told = node("import { along, back } from './rq.mjs'", SPLINES, given)
+    for row, made in zip(raw, told):
+        for name, direction in [('along', rq.inverse), ('back', rq.forward)]:
+            value, slope = torch.tensor(made[name]).double().unbind(-1)
+            found, log_d = direction(line, row.expand(101, -1))
+            torch.testing.assert_close(value.float(), found, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(slope.log().float(), log_d, atol=1e-3, rtol=1e-4)
+        assert made['home'] == pytest.approx(line.tolist(), abs=1e-5)
+
+
+EDITED = """(() => {
+  const { start, fitted, places, law, bound } = given.state
+  const values = { ...start }
+  const gaps = [start, fitted].map(s => divergence(places, law, fenced(s, bound)))
+  const [i, density] = [2, s => v => logDensity(v, fenced(s, bound))]
+  const away = dragged(start, i, [start.v[i] + 0.2, start.u[i] - 0.1], bound)
+  const [old, changed] = [density(start), density({ ...start, ...away })]
+  const touched = places.filter(v => old(v) !== changed(v))
+  let closest = 9
+  for (const [i, v, u] of given.drags) {
+    Object.assign(values, dragged(values, i, [v, u], bound))
+    const { x, y } = fenced(values, bound)
+    for (const row of [x, y]) closest = Math.min(closest, ...row.slice(1).map((b, k) => b - row[k]))
+  }
+  return { gaps, closest, touched }
+})()"""
+
+
+def test_knots_stay_in_order_and_the_divergence_is_the_integral():
+    state = FIGURES['11a_monotone-spline']['state']
+    gen = torch.Generator().manual_seed(0)
+    places = 12 * torch.rand(1000, 2, generator=gen) - 6
+    n = len(state['start']['v'])
+    drags = [[i % n, *place] for i, place in enumerate(places.tolist())]
+    names = '{ divergence, dragged, fenced, logDensity }'
+    given = dict(state=state, drags=drags)
+    told = node(f"import {names} from './spline.mjs'", EDITED, given)
+    assert told['closest'] > 0
+    assert len(told['touched']) > 10  # a knot belongs to the pieces beside it
+    assert state['start']['v'][1] <= min(told['touched'])
+    assert max(told['touched']) <= state['start']['v'][3]
+    line = torch.tensor(state['places']).double()
+    law = torch.tensor(state['law']).double()
+    for name, gap in zip(['start', 'fitted'], told['gaps']):
+        rows = [torch.tensor(state[name][key]).double() for key in 'vud']
+        bound, one = torch.full((1,), state['bound']).double(), torch.ones(1).double()
+        v, u = (torch.cat([-bound, row, bound]) for row in rows[:2])
+        d = torch.cat([one, rows[2], one])
+        k = (line[:, None] >= v[1:-1]).sum(-1)
+        w, h = v.diff()[k], u.diff()[k]
+        xi = (line - v[k]) / w
+        slope, below = slope_of(xi, h / w, d[k], d[k + 1])
+        value = u[k] + h * xi * torch.lerp(d[k], h / w, xi) / below
+        inside = line.abs() < bound
+        value = torch.where(inside, value, line)
+        log_slope = torch.where(inside, slope, 1.0).log()
+        log_p = log_slope + torch.distributions.Normal(0.0, 1.0).log_prob(value)
+        step = (line[1] - line[0]).item()
+        expected = (torch.xlogy(law, law) - law * log_p).sum().item() * step
+        assert gap == pytest.approx(expected, abs=1e-4)
+    assert told['gaps'][1] < 0.02 < told['gaps'][0]
+
+
+COUPLED = """given.map(g => {
+  const [x, log_s] = forward(g, g.z), [home, back] = inverse(g, x)
+  return { x, log_s, home, back }
+})"""
+
+
+def test_sliders_drive_the_affine_map_of_the_book_in_both_directions():
+    gen = torch.Generator().manual_seed(0)
+    coefficients = 2 * torch.rand(1000, 5, generator=gen).double() - 1
+    z = torch.randn(1000, 2, generator=gen).double()
+    layers = {
+        'affine, bound 3': Affine(3.0),
+        'affine, no bound': Affine(None),
+        'additive': Additive(),
+    }
+    given = [
+        dict(zip(['a', 'b', 'c', 'd', 'shift'], row), layer=layer, z=at)
+        for row, at, layer in zip(coefficients.tolist(), z.tolist(), 334 * list(layers))
+    ]
+    told = node("import { forward, inverse } from './affine.mjs'", COUPLED, given)
+    for g, (a, b, c, d, shift), (u, v), made in zip(given, coefficients, z, told):
+        raw = a * u + b * (1.6 * u).sin()
+        t = shift + c * u + d * u**2
+        additive = g['layer'] == 'additive'
+        params = t.view(1) if additive else torch.stack([raw, t])
+        x, log_s = layers[g['layer']].forward(v, params)
+        assert made['x'] == pytest.approx([u.item(), x.item()], abs=1e-6)
+        assert made['log_s'] == pytest.approx(log_s.item(), abs=1e-6)
+        assert made['home'] == pytest.approx(g['z'], abs=1e-9)
+        assert made['back'] == -made['log_s']
 
 
 DIGITS = """(() => {

@@ -6,7 +6,8 @@ export const COLORS = {
 }
 
 const SVG = 'http://www.w3.org/2000/svg'
-const DRAWN = ['svg', 'g', 'path', 'circle', 'rect', 'line', 'text', 'polygon', 'polyline', 'image']
+const DRAWN = ['svg', 'g', 'path', 'circle', 'rect', 'line', 'text', 'polygon', 'polyline', 'image',
+  'defs', 'clipPath', 'pattern']
 
 // An element with attributes and children; children are elements or text. What can have
 // the focus keeps its arrow keys, which JupyterLab would take to move between cells.
@@ -161,7 +162,7 @@ export function board(stage, planes, label) {
 // `move([x, y])` what a new place means. `free`: 'x', 'y' or 'xy'.
 export function handle(p, { label, color = COLORS.data, free = 'xy', step = 0.1, move, r = 7 }) {
   const dot = make('circle', { r, fill: color, stroke: 'currentColor', class: 'fb-handle', tabindex: 0, role: 'slider', 'aria-label': label })
-  p.top.append(dot)
+  const halo = fingers(p, dot)
   let here = [0, 0]
   const go = ([a, b]) => move([
     free.includes('x') ? clamp(a, ...p.x) : here[0], free.includes('y') ? clamp(b, ...p.y) : here[1]])
@@ -185,6 +186,8 @@ export function handle(p, { label, color = COLORS.data, free = 'xy', step = 0.1,
     here = at
     dot.setAttribute('cx', p.px(at[0]))
     dot.setAttribute('cy', p.py(at[1]))
+    halo.setAttribute('cx', p.px(at[0]))
+    halo.setAttribute('cy', p.py(at[1]))
     const free1 = free === 'y' ? 1 : 0
     const texts = free === 'xy' ? `${fixed(at[0])}, ${fixed(at[1])}` : fixed(at[free1])
     dot.setAttribute('aria-valuenow', fixed(at[free1]).replace('−', '-'))
@@ -256,4 +259,13 @@ export function mount(box, widget) {
   const el = document.createElement('div')
   widget.render({ model, el })
   box.replaceChildren(el)
+}
+
+// Room for a finger around a point: it lies beneath all points, and hands the pointer to its own.
+function fingers(p, dot) {
+  const halo = make('circle', { r: 16, fill: 'transparent', style: 'cursor: grab; touch-action: none' })
+  halo.addEventListener('pointerdown', e => dot.dispatchEvent(new PointerEvent('pointerdown', e)))
+  p.top.prepend(halo)
+  p.top.append(dot)
+  return halo
 }
