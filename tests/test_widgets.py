@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from flowbook.made import MADE
 from flowbook.records import read_run
 from flowbook.widgets import flow_state, module
 from support import ROOT
@@ -206,3 +207,65 @@ def test_a_chain_goes_where_torch_goes_and_back():
         assert made['back'][0] == pytest.approx(z[i].tolist(), abs=1e-5)
         assert made['back'][1] == pytest.approx(-made['sums'][-1], abs=1e-5)
         assert made['half'] == pytest.approx(z[i].tolist(), abs=1e-5)
+
+
+MASKS = """given.map(({ order, width, draw, source }) => {
+  const random = uniform(draw)
+  const hidden = [0, 1].map(() => degrees(order.length, width, draw, random))
+  const between = masks(order.length, hidden)
+  const input = order.indexOf(source)
+  return { hidden, between, count: paths(between), reached: known(between, input).at(-1) }
+})"""
+
+
+def test_masks_are_those_of_the_library():
+    gen = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(6, generator=gen).tolist() for _ in range(24)]
+    given = [
+        dict(order=order, width=1 + k % 12, draw=0, source=k % 6)
+        for k, order in enumerate(orders)
+    ]
+    imports = "import { uniform, degrees, masks, paths, known } from './masks.mjs'"
+    for case, told in zip(given, node(imports, MASKS, given)):
+        torch.manual_seed(0)
+        widths = case['width'], case['width']
+        net = MADE(6, 1, hidden=widths, order=case['order'], activation='tanh')
+        torch.nn.init.normal_(net.last.weight)
+        assert told['hidden'] == net.ready
+        assert told['between'] == [layer.mask.int().tolist() for layer in net.stack()]
+        J = torch.autograd.functional.jacobian(net, torch.zeros(6))[:, 0]
+        reached = J[case['order']][:, case['source']] != 0
+        assert told['reached'] == reached.int().tolist()
+
+
+def test_masks_drawn_at_random_are_autoregressive():
+    gen = torch.Generator().manual_seed(1)
+    widths = torch.randint(1, 13, (500,), generator=gen).tolist()
+    order = [3, 0, 4, 1, 5, 2]
+    given = [
+        dict(order=order, width=w, draw=k + 1, source=k % 6)
+        for k, w in enumerate(widths)
+    ]
+    imports = "import { uniform, degrees, masks, paths, known } from './masks.mjs'"
+    seen = set()
+    for case, told in zip(given, node(imports, MASKS, given)):
+        between = [torch.tensor(m) for m in told['between']]
+        count = between[2] @ between[1] @ between[0]
+        assert told['count'] == count.tolist()
+        assert count.triu().eq(0).all()
+        degree = torch.tensor(told['hidden'])
+        assert degree.shape == (2, case['width']) and degree.min() > 0
+        assert torch.equal(between[1], (degree[1][:, None] >= degree[0]).long())
+        reached = count[:, order.index(case['source'])] > 0
+        assert told['reached'] == reached.int().tolist()
+        seen |= set(degree.flatten().tolist())
+    assert seen == {1, 2, 3, 4, 5}
+
+
+def test_an_order_is_dragged():
+    moves = "given.map(([i, place]) => moved([2, 0, 1, 3], i, place))"
+    given = [[0, 0], [0, 3], [2, 1], [3, 3]]
+    told = node("import { moved } from './masks.mjs'", moves, given)
+    for (i, place), order in zip(given, told):
+        assert order[place] == i
+        assert [k for k in order if k != i] == [k for k in [2, 0, 1, 3] if k != i]
