@@ -4,11 +4,17 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
+from flowbook.autoregressive import Autoregressive, by_loop
+from flowbook.core import Compose
+from flowbook.coupling import Additive, Coupling
+from flowbook.iaf import count_passes
 from flowbook.made import MADE
+from flowbook.realnvp import Affine
 from flowbook.records import read_run
 from flowbook.widgets import flow_state, module
 from support import ROOT
@@ -225,7 +231,10 @@ def test_masks_are_those_of_the_library():
         dict(order=order, width=1 + k % 12, draw=0, source=k % 6)
         for k, order in enumerate(orders)
     ]
-    imports = "import { uniform, degrees, masks, paths, known } from './masks.mjs'"
+    imports = (
+        "import { uniform } from './lib.mjs'\n"
+        + "import { degrees, masks, paths, known } from './masks.mjs'"
+    )
     for case, told in zip(given, node(imports, MASKS, given)):
         torch.manual_seed(0)
         widths = case['width'], case['width']
@@ -246,7 +255,10 @@ def test_masks_drawn_at_random_are_autoregressive():
         dict(order=order, width=w, draw=k + 1, source=k % 6)
         for k, w in enumerate(widths)
     ]
-    imports = "import { uniform, degrees, masks, paths, known } from './masks.mjs'"
+    imports = (
+        "import { uniform } from './lib.mjs'\n"
+        + "import { degrees, masks, paths, known } from './masks.mjs'"
+    )
     seen = set()
     for case, told in zip(given, node(imports, MASKS, given)):
         between = [torch.tensor(m) for m in told['between']]
@@ -269,3 +281,122 @@ def test_an_order_is_dragged():
     for (i, place), order in zip(given, told):
         assert order[place] == i
         assert [k for k in order if k != i] == [k for k in [2, 0, 1, 3] if k != i]
+
+
+TASKS = ['sample', 'score a given point', 'sample and score']
+AFTER = 'given.map(([k, t, d, n]) => after(k, t, d, n))'
+
+
+def one_call_or_the_loop(kind, task, layer, u):
+    "The textbook's way: `u` is the row that is given, data if it is scored."
+    if (kind == 'MAF') == (task == 'score a given point'):
+        return layer.inverse(u)
+    return by_loop(layer, u)
+
+
+def test_calls_are_those_that_hooks_count():
+    jobs = [(k, t, d) for k in ['MAF', 'IAF'] for t in TASKS for d in range(2, 13)]
+    given = [(*job, n) for job in jobs for n in range(job[2] + 2)]
+    told = node("import { after } from './passes.mjs'", AFTER, given)
+    states = {tuple(case): state for case, state in zip(given, told)}
+    for kind, task, dim in jobs:
+        torch.manual_seed(0)
+        layer = Autoregressive(dim, Affine(), hidden=(16,))
+        torch.nn.init.normal_(layer.net.last.weight)
+        u = torch.randn(4, dim)
+        job = partial(one_call_or_the_loop, kind, task, layer, u)
+        (_, log_det), calls = count_passes(job, layer)
+        assert log_det.shape == (4,)  # the density comes with the last call
+        row = 'latent' if task == 'score a given point' else 'data'
+        for n in range(dim + 2):
+            state = states[kind, task, dim, n]
+            assert (state['total'], state['done']) == (calls, min(n, calls))
+            assert (state[row] == dim) == (n >= calls)
+            other = state['data' if row == 'latent' else 'latent']
+            assert other == dim
+
+
+def test_cells_are_known_when_the_loop_has_found_them():
+    torch.manual_seed(0)
+    layer = Autoregressive(7, Affine(), hidden=(16,)).double()
+    torch.nn.init.normal_(layer.net.last.weight)
+    z = torch.randn(5, 7, dtype=torch.float64)
+    x, _ = by_loop(layer, z)
+    given = [('MAF', 'sample', 7, n) for n in range(8)]
+    told = node("import { after } from './passes.mjs'", AFTER, given)
+    row = torch.full_like(z, 9.0)
+    for state in told:
+        right = (row - x).abs().amax(0) < 1e-12
+        assert state['found'] == right.sum() == right[: state['found']].sum()
+        row = layer.elementwise.forward(z, layer.net(row))[0]  # one call of the network
+
+
+FILLED = """given.map(([pattern, dim, cut, layers, seed]) => {
+  const changes = parts(pattern, dim, cut, layers, seed)
+  return { changes, since: filled(changes) }
+})"""
+
+
+def couplings(changes, gen):
+    "Additive couplings that change the marked coordinates and read the others."
+    dim = len(changes[0])
+    weights = [torch.randn(dim, dim, generator=gen).double() for _ in changes]
+
+    def chain(z):
+        for changed, weight in zip(torch.tensor(changes).double(), weights):
+            z = z + changed * ((1 - changed) * z @ weight).tanh()
+        return z
+
+    return chain
+
+
+def test_a_jacobian_fills_as_autograd_says():
+    gen = torch.Generator().manual_seed(0)
+    kinds = ['halves in turn', 'checkerboard in turn', 'always the same half']
+    kinds += ['a random part']
+    given = []
+    for k in range(200):
+        dim = int(torch.randint(2, 9, (), generator=gen))
+        cut = int(torch.randint(1, dim, (), generator=gen))
+        given.append([kinds[k % 4], dim, cut, 1 + k % 5, k])
+    told = node("import { parts, filled } from './fill.mjs'", FILLED, given)
+    for (kind, dim, cut, layers, _), case in zip(given, told):
+        changes = case['changes']
+        assert len(changes) == layers
+        size = dim // 2 if kind == 'checkerboard in turn' else dim - cut
+        assert sum(changes[0]) == size
+        chain = couplings(changes, gen)
+        z = 0.3 * torch.randn(dim, generator=gen).double()
+        J = torch.autograd.functional.jacobian(chain, z) != 0
+        there = [[n is not None for n in row] for row in case['since']]
+        assert there == J.tolist()
+        for k in range(1, layers):  # an entry is filled after the layer that it names
+            J = torch.autograd.functional.jacobian(couplings(changes[:k], gen), z) != 0
+            by = [[n is not None and n <= k for n in row] for row in case['since']]
+            assert by == J.tolist()
+
+
+def test_halves_in_turn_are_the_couplings_of_the_library():
+    torch.manual_seed(0)
+    given = [['halves in turn', dim, dim // 2, 4, 1] for dim in [2, 5, 8]]
+    told = node("import { parts, filled } from './fill.mjs'", FILLED, given)
+    for (_, dim, *_), case in zip(given, told):
+        layers = [Coupling(dim, Additive(), flip=k % 2 == 1) for k in range(4)]
+        z = torch.randn(dim).double()
+        for k, layer in enumerate(layers):
+            torch.nn.init.normal_(layer.double().net.layers[-1].weight)
+            moved = (layer(z)[0] != z).tolist()
+            assert moved == case['changes'][k]
+            chain = Compose(*layers[: k + 1])
+            J = torch.autograd.functional.jacobian(lambda z, f=chain: f(z)[0], z) != 0
+            by = [[n is not None and n <= k + 1 for n in row] for row in case['since']]
+            assert by == J.tolist()
+
+
+def test_two_layers_are_enough_if_one_number_changes_first():
+    given = [
+        ['halves in turn', d, cut, 6, 1] for d in range(2, 9) for cut in range(1, d)
+    ]
+    told = node("import { parts, filled } from './fill.mjs'", FILLED, given)
+    for (_, dim, cut, *_), case in zip(given, told):
+        assert max(max(row) for row in case['since']) == (2 if cut == dim - 1 else 3)

@@ -37,6 +37,7 @@ const STYLE = `
 .fb-controls input[type=range] { width: 100%; height: 28px; margin: 0; accent-color: ${COLORS.latent}; }
 .fb-controls select, .fb-controls button { font: inherit; min-height: 32px; padding: 0 .7em; color: inherit;
   background: transparent; border: 1px solid currentColor; border-radius: 4px; }
+.fb-controls label:has(select) { min-width: min-content; }
 .fb-controls option { color: #222; background: #fff; }
 .fb-controls button { cursor: pointer; }
 .fb-says { min-height: 2.8em; margin: .3em 0 0; }
@@ -232,3 +233,20 @@ export function mount(box, widget) {
   widget.render({ model, el })
   box.replaceChildren(el)
 }
+
+// Numbers between 0 and 1 that a seed decides.
+export function uniform(seed) {
+  let a = seed * 0x9E3779B9 | 0
+  return () => {
+    a = a + 0x6D2B79F5 | 0
+    let t = Math.imul(a ^ a >>> 15, 1 | a)
+    t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t
+    return ((t ^ t >>> 14) >>> 0) / 2 ** 32
+  }
+}
+
+// Planes of a board at their own widths, none blown up where it has a row to itself.
+export const sized = (row, sizes) => sizes.forEach((size, k) => {
+  row.children[k].style.flex = `${size} 1 ${size}px`
+  row.children[k].style.maxWidth = `${Math.round(1.4 * size)}px`
+})

@@ -1,20 +1,9 @@
 // The masks of a MADE: drag the order of generation, and follow what one coordinate reaches.
 
-import { COLORS, board, figure, handle, make, plane } from './lib.mjs'
+import { COLORS, board, figure, handle, make, plane, sized, uniform } from './lib.mjs'
 
 const DIM = 6
 const ordinal = ['first', 'second', 'third', 'fourth', 'fifth', 'last']
-
-// Numbers between 0 and 1 that a seed decides.
-export function uniform(seed) {
-  let a = seed * 0x9E3779B9 | 0
-  return () => {
-    a = a + 0x6D2B79F5 | 0
-    let t = Math.imul(a ^ a >>> 15, 1 | a)
-    t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t
-    return ((t ^ t >>> 14) >>> 0) / 2 ** 32
-  }
-}
 
 // How many of the first coordinates each hidden unit may know: spread evenly as the book's
 // `MADE` does, or drawn at random for a `draw` above 0.
@@ -77,12 +66,6 @@ const cells = (p, rows, marked) => rows.flatMap((row, i) => row.map((_, j) => {
 const word = (p, text, x, y, style = '', anchor = 'middle') =>
   make('text', { x, y: y + 4, 'text-anchor': anchor, style: `${style}; pointer-events: none` }, text)
 
-// Planes of their own widths, none blown up where it has a row to itself.
-const widths = (row, sizes) => sizes.forEach((size, k) => {
-  row.children[k].style.flex = `${size} 1 ${size}px`
-  row.children[k].style.maxWidth = `${Math.round(1.4 * size)}px`
-})
-
 // Columns of units, edges between them, and the followed ones in colour.
 function drawGraph(p, order, hidden, between, reached) {
   const columns = [order, ...hidden, order]
@@ -130,7 +113,7 @@ export default {
       setup(stage, set) {
         const graph = plane({ x: [-0.1, 3.2], y: [0.5, DIM + 0.5], width: 385, height: 262, title: ' ', ticks: 0 })
         const product = plane({ x: [0, DIM], y: [0, DIM + 0.8], width: 225, height: 250, title: 'paths from column to row', ticks: 0 })
-        widths(board(stage, [graph, product], 'A masked network, and its paths from inputs to outputs'), [385, 225])
+        sized(board(stage, [graph, product], 'A masked network, and its paths from inputs to outputs'), [385, 225])
         const titles = ['inputs to hidden', 'hidden to hidden', 'hidden to outputs']
         const row = make('div')
         let small = []
@@ -167,7 +150,7 @@ export default {
           if (small[0]?.x[1] !== DIM || small[1].x[1] !== width) {
             small = between.map((mask, k) => plane({ x: [0, mask[0].length], y: [0, mask.length], width: 175, height: 120, title: titles[k], ticks: 0 }))
             row.replaceChildren()
-            widths(board(row, small, 'The three masks'), [140, 140, 140])
+            sized(board(row, small, 'The three masks'), [140, 140, 140])
           }
           small.forEach((p, k) => drawMatrix(p, between[k], (_, j) => reached[k][j]))
           handles.forEach((show, i) => show(order.indexOf(i), i === source))
