@@ -11,13 +11,13 @@ import torch
 
 from flowbook.autoregressive import Autoregressive, by_loop
 from flowbook.core import Compose
-from flowbook.coupling import Additive, Coupling
+from flowbook.coupling import Additive, Coupling, nice
 from flowbook.iaf import count_passes
 from flowbook.made import MADE
 from flowbook.realnvp import Affine
 from flowbook.records import read_run
-from flowbook.widgets import flow_state, module
-from support import ROOT
+from flowbook.widgets import flow_state, module, packed
+from support import ROOT, randomize
 
 sys.path.insert(0, str(ROOT / 'tools'))
 import look
@@ -400,3 +400,48 @@ def test_two_layers_are_enough_if_one_number_changes_first():
     told = node("import { parts, filled } from './fill.mjs'", FILLED, given)
     for (_, dim, cut, *_), case in zip(given, told):
         assert max(max(row) for row in case['since']) == (2 if cut == dim - 1 else 3)
+
+
+TEMPERED = """given.map(({ T, ...told }) => {
+  const found = latents(told)
+  const [p, q] = [drawn(found, T), power(found, T)].map(law => [...law])
+  return { p, q, far: distance(p, q) }
+})"""
+
+
+def test_a_temperature_is_a_power_at_constant_volume_only():
+    torch.manual_seed(0)
+    additive = nice(2, layers=6, hidden=(32, 32), base='normal', scale=False)
+    flows = dict(affine=read_run('moons')[0], additive=randomize(additive))
+    axes = torch.linspace(-2, 3, 50), torch.linspace(2, -1.5, 35)
+    x = torch.stack(torch.meshgrid(*axes, indexing='xy'), -1)
+    given, wanted = [], []
+    for name, flow in flows.items():
+        with torch.no_grad():
+            z, log_det = flow.bijection.inverse(x)
+            log_p = flow.log_prob(x).double().flatten()
+        told = dict(half=packed((z**2).sum(-1) / 2), log_det=packed(log_det))
+        for T in [0.3, 0.7, 1.0, 1.2]:
+            at_T = flow.base.log_prob(z / T) + log_det
+            p = torch.softmax(at_T.double().flatten(), 0)
+            wanted.append((name, T, p, torch.softmax(log_p / T**2, 0)))
+            given.append(told | dict(T=T))
+    imports = "import { latents, drawn, power, distance } from './temperature.mjs'"
+    for (name, T, p, q), case in zip(wanted, node(imports, TEMPERED, given)):
+        far = 0.5 * (p - q).abs().sum().item()
+        assert case['p'] == pytest.approx(p.tolist(), abs=1e-4)
+        assert case['q'] == pytest.approx(q.tolist(), abs=1e-4)
+        assert case['far'] == pytest.approx(far, abs=1e-4)
+        assert (far > 0.05) == (name == 'affine' and T != 1)
+        assert name == 'affine' or case['far'] < 1e-4
+
+
+def test_draws_at_a_temperature_are_those_of_sample():
+    flow, _ = read_run('moons')
+    seeds = [torch.Generator().manual_seed(5) for _ in range(2)]
+    z = flow.base.sample((20,), seeds[0])
+    x = flow.sample((20,), temperature=0.6, generator=seeds[1])
+    given = dict(layers=flow_state(flow), points=(0.6 * z).tolist())
+    value = 'given.points.map(z => chain(given.layers).trace(z).states.at(-1))'
+    told = node("import { chain } from './flow2d.mjs'", value, given)
+    assert torch.tensor(told) == pytest.approx(x, abs=1e-4)
