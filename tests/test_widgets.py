@@ -402,6 +402,13 @@ def test_two_layers_are_enough_if_one_number_changes_first():
         assert max(max(row) for row in case['since']) == (2 if cut == dim - 1 else 3)
 
 
+def test_random_halves_usually_take_more_than_six_layers():
+    given = [['a random part', 8, 4, 6, seed] for seed in range(200)]
+    told = node("import { parts, filled } from './fill.mjs'", FILLED, given)
+    open_ = sum(any(None in row for row in case['since']) for case in told)
+    assert 100 < open_ < 200
+
+
 TEMPERED = """given.map(({ T, ...told }) => {
   const found = latents(told)
   const [p, q] = [drawn(found, T), power(found, T)].map(law => [...law])

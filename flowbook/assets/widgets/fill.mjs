@@ -113,7 +113,7 @@ export default {
         again: { label: 'New random parts', press: set => set({ pattern: PATTERNS[3], seed: now.seed + 1 }) },
       },
       setup(stage, set) {
-        let lanes, jacobian, point
+        let lanes, jacobian, point, built
         const build = n => {
           lanes = plane({ x: [0, MOST + 0.2], y: [0.5, n + 0.5], width: 375, height: 262, title: ' ', ticks: 0 })
           jacobian = plane({ x: [0, n], y: [0, n + 0.8 * n / 8], width: 235, height: 262, title: 'the layer that filled the entry', ticks: 0 })
@@ -124,8 +124,8 @@ export default {
           lanes.top.append(...[...Array(n).keys()].map(i => word(`z${i + 1}`, lanes.px(0) - 13, lanes.py(n - i), '', 'end')))
         }
         return values => {
-          if (now?.dim !== values.dim || !lanes) build(values.dim)
-          now = { ...values }
+          now = values
+          if (built !== values.dim) build(built = values.dim)
           const { dim: n, pattern, seed } = values
           const part = Math.min(values.cut, n - 1), input = Math.min(values.input, n - 1), k = Math.floor(values.k)
           const slider = stage.parentNode.querySelectorAll('input[type=range]')[2]

@@ -34,7 +34,10 @@ function picture(values, most, columns, rows, colors) {
   const canvas = make('canvas', { width: columns, height: rows })
   const ink = canvas.getContext('2d'), image = ink.createImageData(columns, rows)
   const rgb = colors.map(color => [1, 3, 5].map(k => parseInt(color.slice(k, k + 2), 16)))
-  values.forEach((v, i) => image.data.set([...rgb[+(v < 0)], 255 * Math.sqrt(Math.abs(v) / most)], 4 * i))
+  for (let i = 0; i < values.length; i++) {
+    image.data.set(rgb[values[i] < 0 ? 1 : 0], 4 * i)
+    image.data[4 * i + 3] = 255 * Math.sqrt(Math.abs(values[i]) / most)
+  }
   ink.putImageData(image, 0, 0)
   return canvas.toDataURL()
 }
