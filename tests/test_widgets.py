@@ -10,13 +10,20 @@ import pytest
 import torch
 
 from flowbook.autoregressive import Autoregressive, by_loop
-from flowbook.core import Compose
+from flowbook.core import Compose, Flow, StandardNormal
 from flowbook.coupling import Additive, Coupling, nice
 from flowbook.iaf import count_passes
 from flowbook.made import MADE
 from flowbook.realnvp import Affine
 from flowbook.records import read_run
-from flowbook.widgets import flow_state, module, packed
+from flowbook.widgets import (
+    flow_state,
+    image_flow_state,
+    module,
+    packed,
+    page_normals,
+    squeezed,
+)
 from support import ROOT, randomize
 
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -24,7 +31,7 @@ import look
 import stills
 
 WIDGETS = ROOT / 'flowbook' / 'assets' / 'widgets'
-SHARED = {'lib', 'flow2d'}
+SHARED = {'lib', 'flow2d', 'pieces'}
 NAMES = sorted(p.stem for p in WIDGETS.glob('*.mjs') if p.stem not in SHARED)
 FIGURES = dict(stills.figures())
 MOST = 250 * 1024  # bytes of a figure, with its state
@@ -90,6 +97,8 @@ def open_figure(tmp_path):
         def show(name, width=656, **options):
             body = '\n'.join(stills.living(FIGURES[name], 'still').split('\n')[1:-1])
             text = stills.PAGE.format(body=body).replace('640px', 'auto')
+            if not (tmp_path / 'site').exists():
+                (tmp_path / 'site').symlink_to(ROOT / 'site')
             (tmp_path / 'index.html').write_text(text, encoding='utf-8')
             page = chrome.new_page(viewport=dict(width=width, height=900), **options)
             wrong = []
@@ -215,6 +224,124 @@ def test_a_chain_goes_where_torch_goes_and_back():
         assert made['half'] == pytest.approx(z[i].tolist(), abs=1e-5)
 
 
+DIGITS = """(() => {
+  const data = new Uint8Array(readFileSync(given.file))
+  const flow = imageFlow(given.state, data)
+  const z = latent(given.values, 784)
+  const all = states(flow, z)
+  const begin = performance.now()
+  for (let i = 0; i < 5; i++) states(flow, z)
+  const ms = (performance.now() - begin) / 5
+  return { z: [...z], x: [...pixels(flow, all.at(-1))], half: [...all[2]], ms }
+})()"""
+
+
+@pytest.mark.parametrize('seed', [0, 3, 11])
+def test_digits_are_those_of_torch_with_the_same_weights(seed):
+    flow, _ = read_run('mnist-realnvp')
+    state, data = image_flow_state(flow)
+    file = ROOT / 'site' / 'models' / 'digits.bin'
+    assert file.read_bytes() == data, 'run tools/stills.py'
+    assert len(data) <= 2e6
+    values = dict(seed=seed, temperature=0.7, way=[0.5, -0.25])
+    made = node(
+        "import { imageFlow, latent, pixels, states } from './digits.mjs'\n"
+        "import { readFileSync } from 'node:fs'",
+        DIGITS,
+        dict(state=state, file=str(file), values=values),
+    )
+    noise = [page_normals(3 * seed + k, 784) for k in range(3)]
+    z = (0.7 * noise[0] + 0.5 * noise[1] - 0.25 * noise[2]).float()
+    torch.testing.assert_close(torch.tensor(made['z']), z, atol=1e-5, rtol=0)
+    small = squeezed(flow)
+    with torch.no_grad():
+        x, _ = small.bijection(z)
+        half = z
+        for layer in small.bijection.layers[0].layers[:2]:
+            half, _ = layer(half)
+    torch.testing.assert_close(torch.tensor(made['half']), half, atol=1e-4, rtol=1e-4)
+    grey = torch.tensor(made['x'])
+    torch.testing.assert_close(grey, x.flatten() / 256, atol=1e-3, rtol=0)
+    assert made['ms'] < 100
+
+
+def test_a_digit_appears_within_a_second_of_the_first_touch(open_figure):
+    page, wrong = open_figure('index-digits')
+    painted = 'document.querySelector("canvas").toDataURL()'
+    before = page.evaluate(painted)
+    waited = page.evaluate("""async () => {
+      const begin = performance.now()
+      document.querySelector('.fb button').click()
+      while (document.querySelector('.fb-says').textContent.includes('on their way'))
+        await new Promise(done => setTimeout(done, 10))
+      return performance.now() - begin
+    }""")
+    assert waited < 1000, f'{waited:.0f} ms'
+    assert page.evaluate(painted) != before
+    assert wrong == []
+
+
+FIT = """(() => {
+  const p = Float64Array.from(begin(given.seed), (v, i) => v + 0.1 * Math.sin(i))
+  const { value, gradient } = loss(p, given.points)
+  const data = given.points.map(z => toData(p, z))
+  const moved = p.slice(), memory = {}
+  for (let i = 0; i < 3; i++) step(moved, loss(moved, given.points).gradient, memory, 0.01)
+  return { p: [...p], value, gradient: [...gradient], data, moved: [...moved] }
+})()"""
+
+
+def flow_of_numbers(p):
+    "The flow of `fit.mjs` as the book builds it, from its row of numbers."
+    size, hidden = 66, 16
+    stack = [
+        Coupling(2, Affine(2.0), flip=k % 2 == 0, hidden=[hidden]) for k in range(8)
+    ]
+    flow = Flow(StandardNormal(2), Compose(*stack)).double()
+    for k, layer in enumerate(stack):
+        own = p[k * size : (k + 1) * size]
+        read, bias, rows, ends = own.split([hidden, hidden, 2 * hidden, 2])
+        first, last = (m for m in layer.net.modules() if isinstance(m, torch.nn.Linear))
+        first.weight.data, first.bias.data = read[:, None], bias
+        last.weight.data, last.bias.data = rows.view(2, hidden), ends
+    return flow
+
+
+def test_a_flow_that_trains_in_the_page_has_the_gradient_of_torch():
+    points = torch.randn(
+        40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    names = "import { begin, loss, step, toData } from './fit.mjs'"
+    made = node(names, FIT, dict(seed=2, points=points.tolist()))
+    p = torch.tensor(made['p'], dtype=torch.float64)
+    flow = flow_of_numbers(p)
+    value = -flow.log_prob(points).mean()
+    assert made['value'] == pytest.approx(value.item(), abs=1e-9)
+    value.backward()
+    order = [
+        q.grad.flatten() for layer in flow.bijection.layers for q in layer.parameters()
+    ]
+    torch.testing.assert_close(
+        torch.tensor(made['gradient'], dtype=torch.float64),
+        torch.cat(order),
+        atol=1e-9,
+        rtol=1e-9,
+    )
+    x, _ = flow.bijection(points)
+    torch.testing.assert_close(
+        torch.tensor(made['data'], dtype=torch.float64), x.detach()
+    )
+    adam = torch.optim.Adam(flow.parameters(), lr=0.01)
+    for _ in range(3):
+        adam.zero_grad()
+        (-flow.log_prob(points).mean()).backward()
+        adam.step()
+    moved = torch.cat([q.detach().flatten() for q in flow.parameters()])
+    torch.testing.assert_close(
+        torch.tensor(made['moved'], dtype=torch.float64), moved, atol=1e-6, rtol=1e-5
+    )
+
+
 MASKS = """given.map(({ order, width, draw, source }) => {
   const random = uniform(draw)
   const hidden = [0, 1].map(() => degrees(order.length, width, draw, random))
@@ -232,7 +359,7 @@ def test_masks_are_those_of_the_library():
         for k, order in enumerate(orders)
     ]
     imports = (
-        "import { uniform } from './lib.mjs'\n"
+        "import { uniform } from './pieces.mjs'\n"
         + "import { degrees, masks, paths, known } from './masks.mjs'"
     )
     for case, told in zip(given, node(imports, MASKS, given)):
@@ -256,7 +383,7 @@ def test_masks_drawn_at_random_are_autoregressive():
         for k, w in enumerate(widths)
     ]
     imports = (
-        "import { uniform } from './lib.mjs'\n"
+        "import { uniform } from './pieces.mjs'\n"
         + "import { degrees, masks, paths, known } from './masks.mjs'"
     )
     seen = set()

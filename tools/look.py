@@ -22,7 +22,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, sync_playwright
 
 WIDTHS = [1280, 1440, 360]
-COARSE = 1.4  # pixels of a picture for each pixel that it covers, at least
+COARSE = 1.95  # pixels of a picture for each pixel that it covers, at least
 FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run']
 
 OVERFLOW = """() => {
@@ -54,7 +54,7 @@ READ = """(coarse) => {
   for (const line of copy.textContent.split('\\n'))
     if (source.test(line) || python.test(line))
       found.push('source shows: ' + line.trim().slice(0, 80))
-  const ids = [...document.querySelectorAll('[id]')].map(e => e.id)
+  const ids = [...document.querySelectorAll('main [id]')].map(e => e.id)
   for (const id of new Set(ids.filter((x, i) => ids.indexOf(x) < i)))
     found.push('twice: #' + id)
   return found

@@ -1,6 +1,7 @@
 // Who reads whom in a chain of couplings, and how its Jacobian fills, layer by layer.
 
-import { COLORS, board, figure, handle, make, plane, play, sized, uniform } from './lib.mjs'
+import { COLORS, board, figure, handle, make, plane, play } from './lib.mjs'
+import { ends, sized, sliders, uniform } from './pieces.mjs'
 
 const MOST = 6 // layers
 const PATTERNS = ['halves in turn', 'checkerboard in turn', 'always the same half', 'a random part']
@@ -113,7 +114,8 @@ export default {
         again: { label: 'New random parts', press: set => set({ pattern: PATTERNS[3], seed: now.seed + 1 }) },
       },
       setup(stage, set) {
-        let lanes, jacobian, point, built
+        let lanes, jacobian, point, dot, built
+        const cutSlider = sliders(stage)[2]
         const build = n => {
           lanes = plane({ x: [0, MOST + 0.2], y: [0.5, n + 0.5], width: 375, height: 262, title: ' ', ticks: 0 })
           jacobian = plane({ x: [0, n], y: [0, n + 0.8 * n / 8], width: 235, height: 262, title: 'the layer that filled the entry', ticks: 0 })
@@ -121,6 +123,7 @@ export default {
           sized(board(stage, [lanes, jacobian], 'Lanes of the coordinates through the layers, and the Jacobian so far'), [375, 235])
           point = handle(lanes, { label: 'the input to follow', free: 'y', step: 1, r: 8,
             move: ([, y]) => set({ input: n - Math.round(y) }) })
+          dot = lanes.top.lastElementChild
           lanes.top.append(...[...Array(n).keys()].map(i => word(`z${i + 1}`, lanes.px(0) - 13, lanes.py(n - i), '', 'end')))
         }
         return values => {
@@ -128,14 +131,12 @@ export default {
           if (built !== values.dim) build(built = values.dim)
           const { dim: n, pattern, seed } = values
           const part = Math.min(values.cut, n - 1), input = Math.min(values.input, n - 1), k = Math.floor(values.k)
-          const slider = stage.parentNode.querySelectorAll('input[type=range]')[2]
-          slider.max = n - 1
-          slider.value = part
+          ends(cutSlider, n - 1, part)
           const changes = parts(pattern, n, part, MOST, seed), since = filled(changes)
           drawLanes(lanes, changes, since, input, k)
           drawJacobian(jacobian, since, input, k)
           point([0, n - input])
-          lanes.top.firstElementChild.setAttribute('aria-valuetext', `z${input + 1}`)
+          dot.setAttribute('aria-valuetext', `z${input + 1}`)
           return reading(since, k)
         }
       },

@@ -8,8 +8,11 @@ export const COLORS = {
 const SVG = 'http://www.w3.org/2000/svg'
 const DRAWN = ['svg', 'g', 'path', 'circle', 'rect', 'line', 'text', 'polygon', 'polyline', 'image']
 
-// An element with attributes and children; children are elements or text.
+// An element with attributes and children; children are elements or text. What can have
+// the focus keeps its arrow keys, which JupyterLab would take to move between cells.
 export function make(tag, attributes = {}, ...children) {
+  const keyed = ['input', 'select', 'button'].includes(tag) || 'tabindex' in attributes
+  if (keyed) attributes = { ...attributes, 'data-lm-suppress-shortcuts': 'true' }
   const e = DRAWN.includes(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag)
   for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v)
   e.append(...children)
@@ -29,7 +32,7 @@ export function numbers(text) {
 const STYLE = `
 .fb { max-width: 640px; margin: 1em auto; font: 14px/1.4 system-ui, "Liberation Sans", sans-serif; }
 .fb svg { display: block; width: 100%; height: auto; min-width: 0; overflow: visible; }
-.fb-board { display: flex; flex-wrap: wrap; gap: 8px 14px; }
+.fb-board { display: flex; flex-wrap: wrap; gap: 8px 14px; align-items: flex-start; }
 .fb svg text { fill: currentColor; font-size: 12px; }
 .fb canvas { image-rendering: pixelated; max-width: 100%; }
 .fb-controls { display: flex; flex-wrap: wrap; gap: .4em 1.2em; align-items: end; margin: .3em 0; }
@@ -37,7 +40,6 @@ const STYLE = `
 .fb-controls input[type=range] { width: 100%; height: 28px; margin: 0; accent-color: ${COLORS.latent}; }
 .fb-controls select, .fb-controls button { font: inherit; min-height: 32px; padding: 0 .7em; color: inherit;
   background: transparent; border: 1px solid currentColor; border-radius: 4px; }
-.fb-controls label:has(select) { min-width: min-content; }
 .fb-controls option { color: #222; background: #fff; }
 .fb-controls button { cursor: pointer; }
 .fb-says { min-height: 2.8em; margin: .3em 0 0; }
@@ -112,7 +114,7 @@ function control(bar, key, c, set) {
 }
 
 // A plane with axes. `px`, `py` turn numbers into places; `top` and `under` hold what is drawn.
-export function plane({ x, y, width = 300, height = 300, title = '', equal = false, ticks = 4 }) {
+export function plane({ x, y, width = 300, height = 300, title = '', equal = false, ticks = 4, across = ticks }) {
   if (equal) height = width * (y[1] - y[0]) / (x[1] - x[0])
   const left = 30, below = 22, above = title ? 20 : 6
   const px = v => left + (v - x[0]) / (x[1] - x[0]) * (width - left - 6)
@@ -120,7 +122,7 @@ export function plane({ x, y, width = 300, height = 300, title = '', equal = fal
   const g = make('g')
   const frame = `M${px(x[0])} ${py(y[1])}V${py(y[0])}H${px(x[1])}`
   if (ticks) g.append(make('path', { d: frame, fill: 'none', stroke: 'currentColor' }))
-  for (const v of ticks ? nice(x, ticks) : [])
+  for (const v of across ? nice(x, across) : [])
     g.append(make('text', { x: px(v), y: height - 6, 'text-anchor': 'middle' }, words(v)))
   for (const v of ticks ? nice(y, ticks) : [])
     g.append(make('text', { x: left - 5, y: py(v) + 4, 'text-anchor': 'end' }, words(v)))
@@ -223,30 +225,35 @@ function tell(name, values, start) {
   waiting = setTimeout(() => history.replaceState(null, '', own(name) + text), 200)
 }
 
+// Standard normal numbers from a seed (mulberry32, Box and Muller).
+export function normals(seed, n) {
+  let a = seed >>> 0
+  const uniform = () => {
+    a = (a + 0x6D2B79F5) >>> 0
+    let t = Math.imul(a ^ (a >>> 15), a | 1)
+    t = (t + Math.imul(t ^ (t >>> 7), t | 61)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+  }
+  return Float32Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()))
+}
+
+// Bytes that are too many for a page: from the kernel, or from a file of the site.
+export async function bytes(model, name) {
+  if (model.file) return new Uint8Array(await model.file(name))
+  return new Promise(done => {
+    model.on('msg:custom', (message, buffers) => message === name && done(new Uint8Array(buffers[0].buffer)))
+    model.send(name)
+  })
+}
+
 // A figure on a page without a kernel: its state stands in the page, and its still goes.
 export function mount(box, widget) {
   const state = JSON.parse(box.querySelector('script[type="application/json"]').textContent)
   const data = { state, values: null }
-  const model = { get: k => data[k], set: (k, v) => { data[k] = v }, on() {}, save_changes() {} }
+  const file = async name => (await fetch(box.dataset.files + name)).arrayBuffer()
+  const model = { get: k => data[k], set: (k, v) => { data[k] = v }, on() {}, save_changes() {}, file }
   box.classList.add('fb-page')
   const el = document.createElement('div')
   widget.render({ model, el })
   box.replaceChildren(el)
 }
-
-// Numbers between 0 and 1 that a seed decides.
-export function uniform(seed) {
-  let a = seed * 0x9E3779B9 | 0
-  return () => {
-    a = a + 0x6D2B79F5 | 0
-    let t = Math.imul(a ^ a >>> 15, 1 | a)
-    t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t
-    return ((t ^ t >>> 14) >>> 0) / 2 ** 32
-  }
-}
-
-// Planes of a board at their own widths, none blown up where it has a row to itself.
-export const sized = (row, sizes) => sizes.forEach((size, k) => {
-  row.children[k].style.flex = `${size} 1 ${size}px`
-  row.children[k].style.maxWidth = `${Math.round(1.4 * size)}px`
-})

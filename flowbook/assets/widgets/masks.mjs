@@ -1,6 +1,7 @@
 // The masks of a MADE: drag the order of generation, and follow what one coordinate reaches.
 
-import { COLORS, board, figure, handle, make, plane, sized, uniform } from './lib.mjs'
+import { COLORS, board, figure, handle, make, plane } from './lib.mjs'
+import { sized, uniform } from './pieces.mjs'
 
 const DIM = 6
 const ordinal = ['first', 'second', 'third', 'fourth', 'fifth', 'last']

@@ -1,6 +1,7 @@
 // MAF and IAF at the same task, call by call of their network: which cells are known.
 
 import { COLORS, board, figure, make, plane, play } from './lib.mjs'
+import { ends, sliders } from './pieces.mjs'
 
 const MODELS = ['MAF', 'IAF']
 const TASKS = ['sample', 'score a given point', 'sample and score']
@@ -103,13 +104,12 @@ export default {
       setup(stage) {
         const panels = MODELS.map(() => plane({ x: [0, 1], y: [0, 1], width: 312, height: 206, ticks: 0 }))
         board(stage, panels, 'The cells of MAF and IAF')
+        const callsSlider = sliders(stage)[1]
         return values => {
           now = values
           const { task, dim } = values
           const calls = Math.min(Math.floor(values.calls), dim)
-          const slider = stage.parentNode.querySelectorAll('input[type=range]')[1]
-          slider.max = dim
-          slider.value = calls
+          ends(callsSlider, dim, calls)
           panels.forEach((p, k) => drawPanel(p, MODELS[k], task, dim, calls))
           return reading(task, dim, calls)
         }
