@@ -42,7 +42,7 @@ export function filled(changes) {
 export function reading(since, k) {
   const flat = since.flat(), dim = since.length
   const there = flat.filter(n => n !== null && n <= k)
-  const share = `${Math.round(100 * there.length / flat.length)} %`
+  const share = `${Math.round(100 * there.length / flat.length)}\u00a0%`
   const start = `After ${k} ${k === 1 ? 'layer' : 'layers'} ${there.length} of ${flat.length} entries are filled, ${share}. `
   const newest = Math.max(...there)
   if (there.length === flat.length) return `${start}Every output depends on every input, since layer ${newest}.`

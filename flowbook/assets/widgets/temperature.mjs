@@ -56,13 +56,12 @@ export function reading(kind, T, far) {
   const start = `T = ${fixed(T)}, ${kind} flow: `
   if (Math.abs(T - 1) < 1e-9) return `${start}the flow as it is, and p to the power 1.`
   if (far < 0.005) return `${start}what is drawn is p to the power 1/T² = ${fixed(1 / T ** 2)}, to a distance of ${fixed(far, 3)}.`
-  return `${start}of the probability of what is drawn, ${fixed(100 * far, 0)} % lies elsewhere than p to the power 1/T² = ${fixed(1 / T ** 2)} has it.`
+  return `${start}of the probability of what is drawn, ${fixed(100 * far, 0)}\u00a0% lies elsewhere than p to the power 1/T² = ${fixed(1 / T ** 2)} has it.`
 }
 
 export default {
   render({ model, el }) {
-    const { models, noise, window: view, columns, rows } = model.get('state')
-    const kinds = Object.keys(models)
+    const { kinds, models, noise, window: view, columns, rows } = model.get('state')
     const flows = Object.fromEntries(kinds.map(k => [k, chain(models[k].layers)]))
     const inverse = Object.fromEntries(kinds.map(k => [k, latents(models[k])]))
     const centre = Object.fromEntries(kinds.map(k => [k, flows[k].trace([0, 0]).states.at(-1)]))
