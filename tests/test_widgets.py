@@ -9,9 +9,12 @@ from functools import partial
 import pytest
 import torch
 
+from flowbook.autoregressive import Autoregressive, by_loop
 from flowbook.core import Compose, Flow, StandardNormal
-from flowbook.coupling import Additive, Coupling
+from flowbook.coupling import Additive, Coupling, nice
+from flowbook.iaf import count_passes
 from flowbook.jacobian import area_ratio, jacobian
+from flowbook.made import MADE
 from flowbook.monotone import RationalQuadratic, place_knots, slope_of
 from flowbook.realnvp import Affine
 from flowbook.records import read_run
@@ -20,17 +23,18 @@ from flowbook.widgets import (
     flow_state,
     image_flow_state,
     module,
+    packed,
     page_normals,
     squeezed,
 )
-from support import ROOT
+from support import ROOT, randomize
 
 sys.path.insert(0, str(ROOT / 'tools'))
 import look
 import stills
 
 WIDGETS = ROOT / 'flowbook' / 'assets' / 'widgets'
-SHARED = {'lib', 'flow2d', 'rq'}
+SHARED = {'flow2d', 'lib', 'pieces', 'rq'}
 NAMES = sorted(p.stem for p in WIDGETS.glob('*.mjs') if p.stem not in SHARED)
 FIGURES = dict(stills.figures())
 MOST = 250 * 1024  # bytes of a figure, with its state
@@ -577,3 +581,242 @@ def test_a_flow_that_trains_in_the_page_has_the_gradient_of_torch():
     torch.testing.assert_close(
         torch.tensor(made['moved'], dtype=torch.float64), moved, atol=1e-6, rtol=1e-5
     )
+
+
+MASKS = """given.map(({ order, width, draw, source }) => {
+  const random = uniform(draw)
+  const hidden = [0, 1].map(() => degrees(order.length, width, draw, random))
+  const between = masks(order.length, hidden)
+  const input = order.indexOf(source)
+  return { hidden, between, count: paths(between), reached: known(between, input).at(-1) }
+})"""
+
+
+def test_masks_are_those_of_the_library():
+    gen = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(6, generator=gen).tolist() for _ in range(24)]
+    given = [
+        dict(order=order, width=1 + k % 12, draw=0, source=k % 6)
+        for k, order in enumerate(orders)
+    ]
+    imports = (
+        "import { uniform } from './pieces.mjs'\n"
+        + "import { degrees, masks, paths, known } from './masks.mjs'"
+    )
+    for case, told in zip(given, node(imports, MASKS, given)):
+        torch.manual_seed(0)
+        widths = case['width'], case['width']
+        net = MADE(6, 1, hidden=widths, order=case['order'], activation='tanh')
+        torch.nn.init.normal_(net.last.weight)
+        assert told['hidden'] == net.ready
+        assert told['between'] == [layer.mask.int().tolist() for layer in net.stack()]
+        J = torch.autograd.functional.jacobian(net, torch.zeros(6))[:, 0]
+        reached = J[case['order']][:, case['source']] != 0
+        assert told['reached'] == reached.int().tolist()
+
+
+def test_masks_drawn_at_random_are_autoregressive():
+    gen = torch.Generator().manual_seed(1)
+    widths = torch.randint(1, 13, (500,), generator=gen).tolist()
+    order = [3, 0, 4, 1, 5, 2]
+    given = [
+        dict(order=order, width=w, draw=k + 1, source=k % 6)
+        for k, w in enumerate(widths)
+    ]
+    imports = (
+        "import { uniform } from './pieces.mjs'\n"
+        + "import { degrees, masks, paths, known } from './masks.mjs'"
+    )
+    seen = set()
+    for case, told in zip(given, node(imports, MASKS, given)):
+        between = [torch.tensor(m) for m in told['between']]
+        count = between[2] @ between[1] @ between[0]
+        assert told['count'] == count.tolist()
+        assert count.triu().eq(0).all()
+        degree = torch.tensor(told['hidden'])
+        assert degree.shape == (2, case['width']) and degree.min() > 0
+        assert torch.equal(between[1], (degree[1][:, None] >= degree[0]).long())
+        reached = count[:, order.index(case['source'])] > 0
+        assert told['reached'] == reached.int().tolist()
+        seen |= set(degree.flatten().tolist())
+    assert seen == {1, 2, 3, 4, 5}
+
+
+def test_an_order_is_dragged():
+    moves = "given.map(([i, place]) => moved([2, 0, 1, 3], i, place))"
+    given = [[0, 0], [0, 3], [2, 1], [3, 3]]
+    told = node("import { moved } from './masks.mjs'", moves, given)
+    for (i, place), order in zip(given, told):
+        assert order[place] == i
+        assert [k for k in order if k != i] == [k for k in [2, 0, 1, 3] if k != i]
+
+
+TASKS = ['sample', 'score a given point', 'sample and score']
+AFTER = 'given.map(([k, t, d, n]) => after(k, t, d, n))'
+
+
+def one_call_or_the_loop(kind, task, layer, u):
+    "The textbook's way: `u` is the row that is given, data if it is scored."
+    if (kind == 'MAF') == (task == 'score a given point'):
+        return layer.inverse(u)
+    return by_loop(layer, u)
+
+
+def test_calls_are_those_that_hooks_count():
+    jobs = [(k, t, d) for k in ['MAF', 'IAF'] for t in TASKS for d in range(2, 13)]
+    given = [(*job, n) for job in jobs for n in range(job[2] + 2)]
+    told = node("import { after } from './passes.mjs'", AFTER, given)
+    states = {tuple(case): state for case, state in zip(given, told)}
+    for kind, task, dim in jobs:
+        torch.manual_seed(0)
+        layer = Autoregressive(dim, Affine(), hidden=(16,))
+        torch.nn.init.normal_(layer.net.last.weight)
+        u = torch.randn(4, dim)
+        job = partial(one_call_or_the_loop, kind, task, layer, u)
+        (_, log_det), calls = count_passes(job, layer)
+        assert log_det.shape == (4,)  # the density comes with the last call
+        row = 'latent' if task == 'score a given point' else 'data'
+        for n in range(dim + 2):
+            state = states[kind, task, dim, n]
+            assert (state['total'], state['done']) == (calls, min(n, calls))
+            assert (state[row] == dim) == (n >= calls)
+            other = state['data' if row == 'latent' else 'latent']
+            assert other == dim
+
+
+def test_cells_are_known_when_the_loop_has_found_them():
+    torch.manual_seed(0)
+    layer = Autoregressive(7, Affine(), hidden=(16,)).double()
+    torch.nn.init.normal_(layer.net.last.weight)
+    z = torch.randn(5, 7, dtype=torch.float64)
+    x, _ = by_loop(layer, z)
+    given = [('MAF', 'sample', 7, n) for n in range(8)]
+    told = node("import { after } from './passes.mjs'", AFTER, given)
+    row = torch.full_like(z, 9.0)
+    for state in told:
+        right = (row - x).abs().amax(0) < 1e-12
+        assert state['found'] == right.sum() == right[: state['found']].sum()
+        row = layer.elementwise.forward(z, layer.net(row))[0]  # one call of the network
+
+
+FILLED = """given.map(([pattern, dim, cut, layers, seed]) => {
+  const changes = parts(pattern, dim, cut, layers, seed)
+  return { changes, since: filled(changes) }
+})"""
+
+
+def couplings(changes, gen):
+    "Additive couplings that change the marked coordinates and read the others."
+    dim = len(changes[0])
+    weights = [torch.randn(dim, dim, generator=gen).double() for _ in changes]
+
+    def chain(z):
+        for changed, weight in zip(torch.tensor(changes).double(), weights):
+            z = z + changed * ((1 - changed) * z @ weight).tanh()
+        return z
+
+    return chain
+
+
+def test_a_jacobian_fills_as_autograd_says():
+    gen = torch.Generator().manual_seed(0)
+    kinds = ['halves in turn', 'checkerboard in turn', 'always the same half']
+    kinds += ['a random part']
+    given = []
+    for k in range(200):
+        dim = int(torch.randint(2, 9, (), generator=gen))
+        cut = int(torch.randint(1, dim, (), generator=gen))
+        given.append([kinds[k % 4], dim, cut, 1 + k % 5, k])
+    told = node("import { parts, filled } from './fill.mjs'", FILLED, given)
+    for (kind, dim, cut, layers, _), case in zip(given, told):
+        changes = case['changes']
+        assert len(changes) == layers
+        size = dim // 2 if kind == 'checkerboard in turn' else dim - cut
+        assert sum(changes[0]) == size
+        chain = couplings(changes, gen)
+        z = 0.3 * torch.randn(dim, generator=gen).double()
+        J = torch.autograd.functional.jacobian(chain, z) != 0
+        there = [[n is not None for n in row] for row in case['since']]
+        assert there == J.tolist()
+        for k in range(1, layers):  # an entry is filled after the layer that it names
+            J = torch.autograd.functional.jacobian(couplings(changes[:k], gen), z) != 0
+            by = [[n is not None and n <= k for n in row] for row in case['since']]
+            assert by == J.tolist()
+
+
+def test_halves_in_turn_are_the_couplings_of_the_library():
+    torch.manual_seed(0)
+    given = [['halves in turn', dim, dim // 2, 4, 1] for dim in [2, 5, 8]]
+    told = node("import { parts, filled } from './fill.mjs'", FILLED, given)
+    for (_, dim, *_), case in zip(given, told):
+        layers = [Coupling(dim, Additive(), flip=k % 2 == 1) for k in range(4)]
+        z = torch.randn(dim).double()
+        for k, layer in enumerate(layers):
+            torch.nn.init.normal_(layer.double().net.layers[-1].weight)
+            moved = (layer(z)[0] != z).tolist()
+            assert moved == case['changes'][k]
+            chain = Compose(*layers[: k + 1])
+            J = torch.autograd.functional.jacobian(lambda z, f=chain: f(z)[0], z) != 0
+            by = [[n is not None and n <= k + 1 for n in row] for row in case['since']]
+            assert by == J.tolist()
+
+
+def test_two_layers_are_enough_if_one_number_changes_first():
+    given = [
+        ['halves in turn', d, cut, 6, 1] for d in range(2, 9) for cut in range(1, d)
+    ]
+    told = node("import { parts, filled } from './fill.mjs'", FILLED, given)
+    for (_, dim, cut, *_), case in zip(given, told):
+        assert max(max(row) for row in case['since']) == (2 if cut == dim - 1 else 3)
+
+
+def test_random_halves_usually_take_more_than_six_layers():
+    given = [['a random part', 8, 4, 6, seed] for seed in range(200)]
+    told = node("import { parts, filled } from './fill.mjs'", FILLED, given)
+    open_ = sum(any(None in row for row in case['since']) for case in told)
+    assert 100 < open_ < 200
+
+
+TEMPERED = """given.map(({ T, ...told }) => {
+  const found = latents(told)
+  const [p, q] = [drawn(found, T), power(found, T)].map(law => [...law])
+  return { p, q, far: distance(p, q) }
+})"""
+
+
+def test_a_temperature_is_a_power_at_constant_volume_only():
+    torch.manual_seed(0)
+    additive = nice(2, layers=6, hidden=(32, 32), base='normal', scale=False)
+    flows = dict(affine=read_run('moons')[0], additive=randomize(additive))
+    axes = torch.linspace(-2, 3, 50), torch.linspace(2, -1.5, 35)
+    x = torch.stack(torch.meshgrid(*axes, indexing='xy'), -1)
+    given, wanted = [], []
+    for name, flow in flows.items():
+        with torch.no_grad():
+            z, log_det = flow.bijection.inverse(x)
+            log_p = flow.log_prob(x).double().flatten()
+        told = dict(half=packed((z**2).sum(-1) / 2), log_det=packed(log_det))
+        for T in [0.3, 0.7, 1.0, 1.2]:
+            at_T = flow.base.log_prob(z / T) + log_det
+            p = torch.softmax(at_T.double().flatten(), 0)
+            wanted.append((name, T, p, torch.softmax(log_p / T**2, 0)))
+            given.append(told | dict(T=T))
+    imports = "import { latents, drawn, power, distance } from './temperature.mjs'"
+    for (name, T, p, q), case in zip(wanted, node(imports, TEMPERED, given)):
+        far = 0.5 * (p - q).abs().sum().item()
+        assert case['p'] == pytest.approx(p.tolist(), abs=1e-4)
+        assert case['q'] == pytest.approx(q.tolist(), abs=1e-4)
+        assert case['far'] == pytest.approx(far, abs=1e-4)
+        assert (far > 0.05) == (name == 'affine' and T != 1)
+        assert name == 'affine' or case['far'] < 1e-4
+
+
+def test_draws_at_a_temperature_are_those_of_sample():
+    flow, _ = read_run('moons')
+    seeds = [torch.Generator().manual_seed(5) for _ in range(2)]
+    z = flow.base.sample((20,), seeds[0])
+    x = flow.sample((20,), temperature=0.6, generator=seeds[1])
+    given = dict(layers=flow_state(flow), points=(0.6 * z).tolist())
+    value = 'given.points.map(z => chain(given.layers).trace(z).states.at(-1))'
+    told = node("import { chain } from './flow2d.mjs'", value, given)
+    assert torch.tensor(told) == pytest.approx(x, abs=1e-4)
