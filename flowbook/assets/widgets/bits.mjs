@@ -16,8 +16,8 @@ export function neighbours(ladder, bits) {
 export function judgement(ladder, bits) {
   if (bits < 0) return 'below 0, where no code can be: it is not a density of these images'
   const [beaten, better] = neighbours(ladder, bits)
-  if (!beaten) return `more than ${better}`
-  return better ? `better than ${beaten}, not than ${better}` : `better than every rung of the ladder, ${beaten} too`
+  if (!beaten) return `above ${better}, the worst of the ladder`
+  return better ? `on the ladder between ${beaten} and ${better}` : `below ${beaten}, the best of the ladder`
 }
 
 const LONGEST = 2.2 // bits of a bar
@@ -41,7 +41,7 @@ export default {
       },
       setup(stage, set) {
         const left = plane({ x: [-11, 11], y: [0, 3.4], width: 310, height: 220, title: 'from nats to bits/dim', ticks: 0 })
-        const right = plane({ x: [0, 4.8], y: [0, rungs.length], width: 310, height: 220, title: 'the ladder, bits/dim', ticks: 0 })
+        const right = plane({ x: [0, 4.8], y: [0, rungs.length], width: 310, height: 220, title: 'the ladder of mnist10k, bits/dim', ticks: 0 })
         board(stage, [left, right], 'A conversion and a ladder of bits per dimension')
         const word = (p, x, y, text, more = {}) => {
           const e = make('text', { x: p.px(x), y: p.py(y), ...more }, text)
@@ -67,7 +67,7 @@ export default {
         const before = bar(left, 2.45, COLORS.floor), term = bar(left, 1.45, COLORS.other), after = bar(left, 0.45, COLORS.model)
 
         rungs.forEach(([name, v], i) => {
-          const y = rungs.length - i - 0.6
+          const y = rungs.length - i - 0.5
           bar(right, y, COLORS.floor, 16)(0, Math.min(v, LONGEST))
           word(right, 0.08, y, v > LONGEST ? `${fixed(v)} (cut)` : fixed(v), { dy: 4, style: 'fill: #fff' })
           word(right, LONGEST, y, name, { dy: 4, dx: 6 })
