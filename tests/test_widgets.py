@@ -15,7 +15,13 @@ from flowbook.pixels import bits_per_dim, mix_uniform
 from flowbook.records import read_run
 from flowbook.toys import toy
 from flowbook.vae import normal_kl, normal_log_prob
-from flowbook.widgets import flow_state, module
+from flowbook.widgets import (
+    flow_state,
+    image_flow_state,
+    module,
+    page_normals,
+    squeezed,
+)
 from support import ROOT
 
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -89,6 +95,8 @@ def open_figure(tmp_path):
         def show(name, width=656, **options):
             body = '\n'.join(stills.living(FIGURES[name], 'still').split('\n')[1:-1])
             text = stills.PAGE.format(body=body).replace('640px', 'auto')
+            if not (tmp_path / 'site').exists():
+                (tmp_path / 'site').symlink_to(ROOT / 'site')
             (tmp_path / 'index.html').write_text(text, encoding='utf-8')
             page = chrome.new_page(viewport=dict(width=width, height=900), **options)
             wrong = []
@@ -212,6 +220,63 @@ def test_a_chain_goes_where_torch_goes_and_back():
         assert made['back'][0] == pytest.approx(z[i].tolist(), abs=1e-5)
         assert made['back'][1] == pytest.approx(-made['sums'][-1], abs=1e-5)
         assert made['half'] == pytest.approx(z[i].tolist(), abs=1e-5)
+
+
+DIGITS = """(() => {
+  const data = new Uint8Array(readFileSync(given.file))
+  const flow = imageFlow(given.state, data)
+  const z = latent(given.values, 784)
+  const all = states(flow, z)
+  const begin = performance.now()
+  for (let i = 0; i < 5; i++) states(flow, z)
+  const ms = (performance.now() - begin) / 5
+  return { z: [...z], x: [...pixels(flow, all.at(-1))], half: [...all[2]], ms }
+})()"""
+
+
+@pytest.mark.parametrize('seed', [0, 3, 11])
+def test_digits_are_those_of_torch_with_the_same_weights(seed):
+    flow, _ = read_run('mnist-realnvp')
+    state, data = image_flow_state(flow)
+    file = ROOT / 'site' / 'models' / 'digits.bin'
+    assert file.read_bytes() == data, 'run tools/stills.py'
+    assert len(data) <= 2e6
+    values = dict(seed=seed, temperature=0.7, way=[0.5, -0.25])
+    made = node(
+        "import { imageFlow, latent, pixels, states } from './digits.mjs'\n"
+        "import { readFileSync } from 'node:fs'",
+        DIGITS,
+        dict(state=state, file=str(file), values=values),
+    )
+    noise = [page_normals(3 * seed + k, 784) for k in range(3)]
+    z = (0.7 * noise[0] + 0.5 * noise[1] - 0.25 * noise[2]).float()
+    torch.testing.assert_close(torch.tensor(made['z']), z, atol=1e-5, rtol=0)
+    small = squeezed(flow)
+    with torch.no_grad():
+        x, _ = small.bijection(z)
+        half = z
+        for layer in small.bijection.layers[0].layers[:2]:
+            half, _ = layer(half)
+    torch.testing.assert_close(torch.tensor(made['half']), half, atol=1e-4, rtol=1e-4)
+    grey = torch.tensor(made['x'])
+    torch.testing.assert_close(grey, x.flatten() / 256, atol=1e-3, rtol=0)
+    assert made['ms'] < 100
+
+
+def test_a_digit_appears_within_a_second_of_the_first_touch(open_figure):
+    page, wrong = open_figure('index-digits')
+    painted = 'document.querySelector("canvas").toDataURL()'
+    before = page.evaluate(painted)
+    waited = page.evaluate("""async () => {
+      const begin = performance.now()
+      document.querySelector('.fb button').click()
+      while (document.querySelector('.fb-says').textContent.includes('on their way'))
+        await new Promise(done => setTimeout(done, 10))
+      return performance.now() - begin
+    }""")
+    assert waited < 1000, f'{waited:.0f} ms'
+    assert page.evaluate(painted) != before
+    assert wrong == []
 
 
 def test_elbo_is_the_bound_of_the_chapter():

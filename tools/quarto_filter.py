@@ -160,7 +160,7 @@ def living(figure, name):
     alt = html.escape(figure['alt'], quote=True)
     module = figure['_esm'].replace('export default widget', '')
     return f"""```{{=html}}
-<div class="moving" id="{where}">
+<div class="moving" id="{where}" data-files="../site/models/">
 <img src="../site/stills/{name}-{figure['name']}.png" alt="{alt}" width="640">
 <script type="application/json">{state}</script>
 </div>

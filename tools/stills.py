@@ -13,8 +13,12 @@ from pathlib import Path
 import look
 from quarto_filter import STATE, VIEW, living
 
+from flowbook.records import read_run
+from flowbook.widgets import image_flow_state
+
 ROOT = Path(__file__).resolve().parent.parent
 STILLS = ROOT / 'site' / 'stills'
+MODELS = ROOT / 'site' / 'models'
 DIGESTS = STILLS / 'digests.json'
 
 
@@ -72,9 +76,17 @@ def shrink(path):
     image.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
+def write_models():
+    "The files with the numbers of large flows, which figures fetch: `site/models/`."
+    flow, _ = read_run('mnist-realnvp')
+    MODELS.mkdir(exist_ok=True)
+    (MODELS / 'digits.bin').write_bytes(image_flow_state(flow)[1])
+
+
 def main():
     "Take the pictures that are missing or out of date."
     STILLS.mkdir(exist_ok=True)
+    write_models()
     found = dict(figures())
     known = json.loads(DIGESTS.read_text()) if DIGESTS.exists() else {}
     with look.browser() as chrome:

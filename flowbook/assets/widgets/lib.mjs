@@ -222,11 +222,21 @@ function tell(name, values, start) {
   waiting = setTimeout(() => history.replaceState(null, '', own(name) + text), 200)
 }
 
+// Bytes that are too many for a page: from the kernel, or from a file of the site.
+export async function bytes(model, name) {
+  if (model.file) return new Uint8Array(await model.file(name))
+  return new Promise(done => {
+    model.on('msg:custom', (message, buffers) => message === name && done(new Uint8Array(buffers[0].buffer)))
+    model.send(name)
+  })
+}
+
 // A figure on a page without a kernel: its state stands in the page, and its still goes.
 export function mount(box, widget) {
   const state = JSON.parse(box.querySelector('script[type="application/json"]').textContent)
   const data = { state, values: null }
-  const model = { get: k => data[k], set: (k, v) => { data[k] = v }, on() {}, save_changes() {} }
+  const file = async name => (await fetch(box.dataset.files + name)).arrayBuffer()
+  const model = { get: k => data[k], set: (k, v) => { data[k] = v }, on() {}, save_changes() {}, file }
   box.classList.add('fb-page')
   const el = document.createElement('div')
   widget.render({ model, el })
