@@ -359,16 +359,17 @@ def test_boxes_and_noise_score_as_a_mixture_of_the_chapter():
 
 def test_nats_become_bits_as_in_the_chapter():
     state = FIGURES['11b_pixels-bits']['state']
+    terms = {unit['name']: unit['term'] for unit in state['units']}
     told = node(
         "import { judgement, toBits, toNats } from './bits.mjs'",
-        """{ bits: given.quoted.map(q => toBits(q.nats, given.units[q.unit].term, given.dim)),
+        """{ bits: given.quoted.map(q => toBits(q.nats, given.terms[q.unit], given.dim)),
         back: toNats(toBits(1234.5, 272.8, given.dim), 272.8, given.dim),
-        flat: toBits(0, given.units['0…1'].term, given.dim),
+        flat: toBits(0, given.terms['0…1'], given.dim),
         said: [-1, 1.5, 7, 9].map(bits => judgement(given.ladder, bits)) }""",
-        state,
+        state | dict(terms=terms),
     )
     for bits, q in zip(told['bits'], state['quoted']):
-        wanted = bits_per_dim(q['nats'] + state['units'][q['unit']]['term'], 784)
+        wanted = bits_per_dim(q['nats'] + terms[q['unit']], 784)
         assert bits == pytest.approx(wanted, abs=1e-10)
     assert told['back'] == pytest.approx(1234.5, abs=1e-8)
     assert told['bits'][-1] == pytest.approx(-9.19, abs=5e-3)  # asserted in the chapter
@@ -380,18 +381,16 @@ def test_the_record_of_the_wall_keeps_area_where_it_must():
     state = FIGURES['06_coupling-wall']['state']
     told = node(
         "import { areaOf, unpack } from './wall.mjs'",
-        """{ half: areaOf(given.half), areas: Object.values(given.runs).map(run =>
+        """{ half: areaOf(given.half), areas: given.runs.map(run =>
           unpack(run, given.window, given.half.length).map(shot => areaOf(shot.half))),
-        first: unpack(Object.values(given.runs)[0], given.window, given.half.length)[0] }""",
+        first: unpack(given.runs[0], given.window, given.half.length)[0] }""",
         state,
     )
     round_one = math.pi * 2 * math.log(2)  # half of a standard normal of the plane
     polygon = math.sin(math.tau / 96) / (math.tau / 96)  # in a circle, of 96 corners
     exact = round_one * polygon * 4 / 40**2  # Eq. (eq-exact): scales 1/40 and 4/40
     assert told['half'] == pytest.approx(exact, rel=1e-5)
-    raw = torch.tensor(
-        list(base64.b64decode(next(iter(state['runs'].values()))['places']))
-    )
+    raw = torch.tensor(list(base64.b64decode(state['runs'][0]['places'])))
     pairs = (raw[::2] + 256 * raw[1::2]).double().reshape(-1, 2) / 65535
     x0, x1, y0, y1 = state['window']
     low, span = (
@@ -400,15 +399,18 @@ def test_the_record_of_the_wall_keeps_area_where_it_must():
     places = low + pairs * span
     n = len(state['half'])
     assert told['first']['half'] == [pytest.approx(p.tolist()) for p in places[:n]]
-    assert len(told['first']['dots']) == next(iter(state['runs'].values()))['dots']
+    assert len(told['first']['dots']) == state['runs'][0]['dots']
     alone, scaled, affine = (torch.tensor(a) for a in told['areas'])
     assert (alone / alone[0] - 1).abs().max() < 0.02
     assert scaled[-1] < 0.3 * alone[-1] and affine[-1] < 0.3 * alone[-1]
-    least, wall, entropy = state['lines'].values()
+    least, wall, entropy = (value for _, value in state['lines'])
     assert entropy == pytest.approx(toy('banana').entropy)
-    costs = [torch.tensor(run['costs']) for run in state['runs'].values()]
+    costs = [torch.tensor(run['costs']) for run in state['runs']]
     assert costs[0].min() > least - 0.01 > wall
-    assert all(c.min() > entropy for c in costs) and costs[1][-1] < wall > costs[2][-1]
+    assert (
+        all(c.min() > entropy - 0.02 for c in costs)
+        and costs[1][-1] < wall > costs[2][-1]
+    )
 
 
 def test_a_walk_meets_what_torch_meets():

@@ -29,6 +29,7 @@ export default {
     const { dim, units, quoted, ladder } = model.get('state')
     const rungs = Object.entries(ladder).sort((a, b) => b[1] - a[1])
     const buttons = quoted.map(q => [q.name, { label: q.name, press: set => set({ nats: q.nats, unit: q.unit }) }])
+    const unitOf = name => units.find(u => u.name === name)
     const first = quoted.find(q => q.start) ?? quoted[0]
 
     figure(model, el, {
@@ -36,7 +37,7 @@ export default {
       start: { nats: first.nats, unit: first.unit },
       controls: {
         nats: { label: 'nats', min: -6000, max: 5000, step: 10, show: v => fixed(v, 1) },
-        unit: { label: 'a density of', options: Object.keys(units) },
+        unit: { label: 'a density of', options: units.map(u => u.name) },
         ...Object.fromEntries(buttons),
       },
       setup(stage, set) {
@@ -76,13 +77,13 @@ export default {
         right.under.append(cursor)
         const point = handle(left, {
           label: 'bits per dimension', color: COLORS.model, free: 'x', step: 0.1,
-          move: ([bits]) => set({ nats: toNats(bits, units[now.unit].term, dim) }),
+          move: ([bits]) => set({ nats: toNats(bits, unitOf(now.unit).term, dim) }),
         })
         let now
         return values => {
           now = values
           const { nats, unit } = values
-          const { term: extra, what } = units[unit]
+          const { term: extra, what } = unitOf(unit)
           const start = toBits(nats, 0, dim), bits = toBits(nats, extra, dim)
           before(0, start)
           term(start, bits)

@@ -26,7 +26,7 @@ const places = (law, n) => law.map(p => range(Math.max(2, Math.round(p * n)), -0
 
 const verdict = (bits, entropy) => bits < 0 ? 'a code of negative length, which nobody can write'
   : bits < entropy - 0.05 ? 'less than the entropy, which no code can reach'
-    : bits < entropy + 0.1 ? 'the entropy, as good as a code can be' : 'more than the entropy, like every code in use'
+    : bits < entropy + 0.1 ? 'the entropy, as good as a code can be' : 'above the entropy, like every code'
 
 const TALLEST = 2
 

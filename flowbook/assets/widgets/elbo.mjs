@@ -123,10 +123,10 @@ export default {
           here.setAttribute('cy', right.py(end))
           place(size, m, m > 1.4 ? 'end' : m < -0.4 ? 'start' : 'middle')
           place(limit, ...(m > 0.5 ? [-1, 'start'] : [2, 'end']))
-          second[1].textContent = `K = ${K} draws inside the log`
+          second[1].textContent = `K = ${K} inside the log`
           for (const part of second) part.setAttribute('visibility', K > 1 ? 'visible' : 'hidden')
           size.textContent = `gap ${fixed(now.gap)}`
-          const more = K > 1 ? ` With ${K} draws inside the logarithm ${fixed(inside(law, m, sd, K, noises))}.` : ''
+          const more = K > 1 ? ` With ${K} draws inside the logarithm the bound is ${fixed(inside(law, m, sd, K, noises))}.` : ''
           return `ELBO = E log p(x|z) − KL(q‖π) = ${fixed(now.fit)} − ${fixed(now.prior)} = ${fixed(now.elbo)} nats. `
             + `Wherever q stands, log p(x) = ${fixed(truth)}: the gap, ${fixed(now.gap)}, is KL(q‖posterior).${more}`
         }

@@ -31,8 +31,9 @@ const PAINT = [COLORS.other, COLORS.model, COLORS.latent]
 export default {
   render({ model, el }) {
     const { runs, steps, window: frame, data, half, lines } = model.get('state')
-    const names = Object.keys(runs), last = steps.length - 1
-    const films = Object.fromEntries(names.map(n => [n, unpack(runs[n], frame, half.length)]))
+    const names = runs.map(run => run.name), last = steps.length - 1
+    const films = runs.map(run => unpack(run, frame, half.length))
+    const wall = lines.find(([name]) => name === 'wall')[1]
     const target = areaOf(half)
     const outside = ([a, b]) => a <= frame[0] || a >= frame[1] || b <= frame[2] || b >= frame[3]
     const root = k => Math.sqrt(steps[k])
@@ -47,7 +48,7 @@ export default {
         go: { label: 'Train', press: set => play(set, 'k', 0, last, 5) },
       },
       setup(stage, set) {
-        const costs = names.flatMap(n => runs[n].costs), low = Math.min(...costs, ...Object.values(lines))
+        const costs = runs.flatMap(run => run.costs), low = Math.min(...costs, ...lines.map(([, v]) => v))
         const left = plane({ x: [0, root(last)], y: [low - 0.15, Math.max(...costs)], width: 320, height: 260, title: 'NLL of fresh points, nats, by step', ticks: 0 })
         const right = plane({ x: frame.slice(0, 2), y: frame.slice(2), width: 300, height: 260, title: 'data (orange) and model' })
         board(stage, [left, right], 'The cost of a flow while it trains, and what it makes of noise')
@@ -62,24 +63,24 @@ export default {
         for (const s of [0, 25, 100, 225, 400, 600].filter(s => s <= steps[last]))
           word(left, Math.sqrt(s), bottom, s, { dy: 16, 'text-anchor': 'middle' })
         for (const v of [-3, -2, -1].filter(v => v > bottom && v < left.y[1])) word(left, 0, v, `−${-v}`, { dx: -5, dy: 4, 'text-anchor': 'end' })
-        for (const [name, v] of Object.entries(lines)) {
+        for (const [name, v] of lines) {
           path(left, 'currentColor', { 'stroke-dasharray': '2 3' }).setAttribute('d', left.path([[0, v], [end, v]]))
           word(left, end, v, `${name} ${fixed(v)}`, { dy: 13, 'text-anchor': 'end' })
         }
-        const curves = names.map((n, i) => {
+        const curves = runs.map((run, i) => {
           const e = path(left, PAINT[i], { 'stroke-width': 2 })
-          e.setAttribute('d', left.path(runs[n].costs.map((c, k) => [root(k), c])))
+          e.setAttribute('d', left.path(run.costs.map((c, k) => [root(k), c])))
           return e
         })
         const point = handle(left, { label: 'step of training', free: 'x', color: COLORS.floor, step: 1,
           move: ([v]) => set({ k: near(v) }) })
 
         for (const [a, b] of data) right.under.append(make('circle', { cx: right.px(a), cy: right.py(b), r: 1.5, fill: COLORS.data, 'fill-opacity': 0.6 }))
+        const dots = films[0][0].dots.map(() => make('circle', { r: 1.8, 'fill-opacity': 0.7 }))
+        right.under.append(...dots)
         const closed = curve => right.path([...curve, curve[0]])
         path(right, COLORS.data, { 'stroke-width': 2, fill: COLORS.data, 'fill-opacity': 0.3 }).setAttribute('d', closed(half))
         const ring = path(right, 'currentColor', { 'stroke-width': 2, 'fill-opacity': 0.12 })
-        const dots = films[names[0]][0].dots.map(() => make('circle', { r: 2 }))
-        right.under.append(...dots)
 
         let now
         const near = v => {
@@ -89,7 +90,7 @@ export default {
         return values => {
           now = values
           const k = Math.round(values.k), i = names.indexOf(values.flow)
-          const run = runs[values.flow], shot = films[values.flow][k]
+          const run = runs[i], shot = films[i][k]
           curves.forEach((e, j) => e.setAttribute('stroke-opacity', i === j ? 1 : 0.4))
           point([root(k), run.costs[k]])
           ring.setAttribute('d', closed(shot.half))
@@ -100,7 +101,7 @@ export default {
             e.setAttribute('fill', PAINT[i])
             e.setAttribute('visibility', outside(shot.dots[j]) ? 'hidden' : 'visible')
           })
-          const past = run.costs[k] < lines.wall ? 'below the wall' : 'above the wall'
+          const past = run.costs[k] < wall ? 'below the wall' : 'above the wall'
           return `Step ${steps[k]}: ${fixed(run.costs[k])} nats, ${past}. The curve around half of the model's mass encloses `
             + `${fixed(areaOf(shot.half) / target, 1)} times the area of that of the data.`
         }
