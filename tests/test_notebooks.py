@@ -768,16 +768,21 @@ WITH_WIDGETS = [p for p in NBS if 'widget-view' in p.read_text(encoding='utf-8')
 @pytest.mark.parametrize('path', WITH_WIDGETS, ids=lambda p: p.stem)
 def test_a_page_shows_a_still_in_place_of_a_widget(path):
     nb = filtered(path)
-    assert 'widget' not in json.dumps(
-        nb['metadata']
-    ) and 'jupyter.widget' not in json.dumps([c.get('outputs') for c in nb['cells']])
+    assert 'widgets' not in nb['metadata']
+    assert 'jupyter.widget' not in json.dumps([c.get('outputs') for c in nb['cells']])
     stills = [c for c in nb['cells'] if c.get('attachments')]
+    moving = [c for c in nb['cells'] if 'class="moving"' in ''.join(c['source'])]
     views = sum(
         'application/vnd.jupyter.widget-view+json' in o.get('data', {})
         for c in CELLS[path]
         for o in c.outputs
     )
-    assert len(stills) == views > 0
+    assert len(stills) + len(moving) == views > 0
+    for c in moving:
+        still = re.search(
+            r'<img src="../(site/stills/[^"]+)" alt="[^"]{60,}"', ''.join(c['source'])
+        )
+        assert (ROOT / still[1]).is_file()
     for c in stills:
         assert 'Runs in Jupyter' in ''.join(c['source']) and re.search(
             r'fig-alt="[^"]{60,}"', ''.join(c['source'])

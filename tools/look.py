@@ -22,7 +22,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, sync_playwright
 
 WIDTHS = [1280, 1440, 360]
-COARSE = 1.4  # pixels of a picture for each pixel that it covers, at least
+COARSE = 1.95  # pixels of a picture for each pixel that it covers, at least
 FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run']
 
 OVERFLOW = """() => {

@@ -21,15 +21,19 @@ from forms import to_quarto
 from nbdev.config import get_config
 from nbdev.processors import FilterDefaults, exec_show_docs
 
-# nbdev drops the number of a page, a book keeps it
-PAGES = {
-    re.sub(r'^\d+[a-z]?_', '', p.stem): p.stem for p in Path().glob('[0-9]*.ipynb')
-}
+
+@functools.cache
+def pages():
+    "Name of a module → its page: nbdev drops the number of a page, a book keeps it."
+    found = Path().glob('[0-9]*.ipynb')
+    return {re.sub(r'^\d+[a-z]?_', '', p.stem): p.stem for p in found}
 
 
 def mend(text, own):
     "Point nbdev's links at pages of the book; make `Eq. (eq-x)` of docstrings references."
-    text = re.sub(r'/nbs/(\w+)\.html', lambda m: f'{PAGES.get(m[1], m[1])}.html', text)
+    text = re.sub(
+        r'/nbs/(\w+)\.html', lambda m: f'{pages().get(m[1], m[1])}.html', text
+    )
     parts = re.split(r'(^```.*?^```$)', text, flags=re.S | re.M)  # code between fences
     for i, part in enumerate(parts):
         if part.startswith('```'):
@@ -84,6 +88,9 @@ def names(source):
         patched = any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list)
         owner = f'{node.args.args[0].annotation.id}.' if patched else ''
         yield f'{owner}{node.name}'.lower()
+        for part in node.body if isinstance(node, ast.ClassDef) else []:
+            if isinstance(part, ast.FunctionDef) and part.name[0] != '_':
+                yield f'{node.name}.{part.name}'.lower()
 
 
 def only_imports(source):
@@ -94,6 +101,7 @@ def only_imports(source):
 
 def show_exports(cells):
     "Yield the cells with exported code shown: imports are dropped, names get anchors."
+    taken = set()
     for c in cells:
         directive = re.match(r'#\| ?(exporti?|exports)\b.*\n', c['source'])
         if c['cell_type'] != 'code' or not directive:
@@ -102,7 +110,9 @@ def show_exports(cells):
         source = c['source'][directive.end() :]
         if only_imports(source):
             continue
-        anchors = ' '.join(f'[]{{#{name}}}' for name in names(source))
+        new = dict.fromkeys(name for name in names(source) if name not in taken)
+        taken.update(new)
+        anchors = ' '.join(f'[]{{#{name}}}' for name in new)
         if anchors:
             yield dict(
                 cell_type='markdown', id=f"a{c['id']}", metadata={}, source=anchors

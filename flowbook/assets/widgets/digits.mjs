@@ -120,7 +120,7 @@ export default {
       },
       setup(stage, set) {
         const side = Math.sqrt(state.size)
-        const canvas = make('canvas', { width: side, height: side, role: 'img', 'aria-label': 'the digit', style: 'width: 224px' })
+        const canvas = make('canvas', { width: side, height: side, role: 'img', 'aria-label': 'the digit', style: 'width: 224px; height: 224px' })
         const pad = plane({ x: [-1.5, 1.5], y: [-1.5, 1.5], width: 250, height: 240, title: 'two directions of the latent space' })
         const row = board(stage, [pad], 'The digit, and a plane of the latent space')
         row.prepend(canvas)

@@ -29,7 +29,7 @@ export function numbers(text) {
 const STYLE = `
 .fb { max-width: 640px; margin: 1em auto; font: 14px/1.4 system-ui, "Liberation Sans", sans-serif; }
 .fb svg { display: block; width: 100%; height: auto; min-width: 0; overflow: visible; }
-.fb-board { display: flex; flex-wrap: wrap; gap: 8px 14px; }
+.fb-board { display: flex; flex-wrap: wrap; gap: 8px 14px; align-items: flex-start; }
 .fb svg text { fill: currentColor; font-size: 12px; }
 .fb canvas { image-rendering: pixelated; max-width: 100%; }
 .fb-controls { display: flex; flex-wrap: wrap; gap: .4em 1.2em; align-items: end; margin: .3em 0; }
