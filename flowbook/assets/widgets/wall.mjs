@@ -102,7 +102,7 @@ export default {
             e.setAttribute('visibility', outside(shot.dots[j]) ? 'hidden' : 'visible')
           })
           const past = run.costs[k] < wall ? 'below the wall' : 'above the wall'
-          return `Step ${steps[k]}: ${fixed(run.costs[k])} nats, ${past}. The curve around half of the model's mass encloses `
+          return `${run.name} at step ${steps[k]}: ${fixed(run.costs[k])} nats, ${past}. The curve around half of the model's mass encloses `
             + `${fixed(areaOf(shot.half) / target, 1)} times the area of that of the data.`
         }
       },
