@@ -11,7 +11,10 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from flowbook.core import Compose, Flow, StandardNormal
+from flowbook.coupling import Coupling
 from flowbook.pixels import bits_per_dim, mix_uniform
+from flowbook.realnvp import Affine
 from flowbook.records import read_run
 from flowbook.toys import toy
 from flowbook.vae import normal_kl, normal_log_prob
@@ -277,6 +280,67 @@ def test_a_digit_appears_within_a_second_of_the_first_touch(open_figure):
     assert waited < 1000, f'{waited:.0f} ms'
     assert page.evaluate(painted) != before
     assert wrong == []
+
+
+FIT = """(() => {
+  const p = Float64Array.from(begin(given.seed), (v, i) => v + 0.1 * Math.sin(i))
+  const { value, gradient } = loss(p, given.points)
+  const data = given.points.map(z => toData(p, z))
+  const moved = p.slice(), memory = {}
+  for (let i = 0; i < 3; i++) step(moved, loss(moved, given.points).gradient, memory, 0.01)
+  return { p: [...p], value, gradient: [...gradient], data, moved: [...moved] }
+})()"""
+
+
+def flow_of_numbers(p):
+    "The flow of `fit.mjs` as the book builds it, from its row of numbers."
+    size, hidden = 66, 16
+    stack = [
+        Coupling(2, Affine(2.0), flip=k % 2 == 0, hidden=[hidden]) for k in range(8)
+    ]
+    flow = Flow(StandardNormal(2), Compose(*stack)).double()
+    for k, layer in enumerate(stack):
+        own = p[k * size : (k + 1) * size]
+        read, bias, rows, ends = own.split([hidden, hidden, 2 * hidden, 2])
+        first, last = (m for m in layer.net.modules() if isinstance(m, torch.nn.Linear))
+        first.weight.data, first.bias.data = read[:, None], bias
+        last.weight.data, last.bias.data = rows.view(2, hidden), ends
+    return flow
+
+
+def test_a_flow_that_trains_in_the_page_has_the_gradient_of_torch():
+    points = torch.randn(
+        40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    names = "import { begin, loss, step, toData } from './fit.mjs'"
+    made = node(names, FIT, dict(seed=2, points=points.tolist()))
+    p = torch.tensor(made['p'], dtype=torch.float64)
+    flow = flow_of_numbers(p)
+    value = -flow.log_prob(points).mean()
+    assert made['value'] == pytest.approx(value.item(), abs=1e-9)
+    value.backward()
+    order = [
+        q.grad.flatten() for layer in flow.bijection.layers for q in layer.parameters()
+    ]
+    torch.testing.assert_close(
+        torch.tensor(made['gradient'], dtype=torch.float64),
+        torch.cat(order),
+        atol=1e-9,
+        rtol=1e-9,
+    )
+    x, _ = flow.bijection(points)
+    torch.testing.assert_close(
+        torch.tensor(made['data'], dtype=torch.float64), x.detach()
+    )
+    adam = torch.optim.Adam(flow.parameters(), lr=0.01)
+    for _ in range(3):
+        adam.zero_grad()
+        (-flow.log_prob(points).mean()).backward()
+        adam.step()
+    moved = torch.cat([q.detach().flatten() for q in flow.parameters()])
+    torch.testing.assert_close(
+        torch.tensor(made['moved'], dtype=torch.float64), moved, atol=1e-6, rtol=1e-5
+    )
 
 
 def test_elbo_is_the_bound_of_the_chapter():

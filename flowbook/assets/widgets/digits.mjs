@@ -1,6 +1,6 @@
 // Sample a digit from a trained flow on 784 dimensions, and drag its latent vector.
 
-import { COLORS, board, bytes, fixed, figure, handle, make, plane } from './lib.mjs'
+import { COLORS, board, bytes, fixed, figure, handle, make, normals, plane } from './lib.mjs'
 import { bounded } from './flow2d.mjs'
 
 // Whole numbers of `bits` bits each, packed from the lowest bit of each byte upwards.
@@ -78,18 +78,6 @@ export function pixels(flow, u) {
     const p = 1 / (1 + Math.exp(-y))
     return Math.min(Math.max((p - flow.lam) / (1 - 2 * flow.lam), 0), 1)
   })
-}
-
-// Standard normal numbers from a seed (mulberry32, Box and Muller).
-export function normals(seed, n) {
-  let a = seed >>> 0
-  const uniform = () => {
-    a = (a + 0x6D2B79F5) >>> 0
-    let t = Math.imul(a ^ (a >>> 15), a | 1)
-    t = (t + Math.imul(t ^ (t >>> 7), t | 61)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-  return Float32Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()))
 }
 
 // The latent vector of some settings: noise, and two more vectors to go along.

@@ -111,7 +111,7 @@ function control(bar, key, c, set) {
 }
 
 // A plane with axes. `px`, `py` turn numbers into places; `top` and `under` hold what is drawn.
-export function plane({ x, y, width = 300, height = 300, title = '', equal = false, ticks = 4 }) {
+export function plane({ x, y, width = 300, height = 300, title = '', equal = false, ticks = 4, across = ticks }) {
   if (equal) height = width * (y[1] - y[0]) / (x[1] - x[0])
   const left = 30, below = 22, above = title ? 20 : 6
   const px = v => left + (v - x[0]) / (x[1] - x[0]) * (width - left - 6)
@@ -119,7 +119,7 @@ export function plane({ x, y, width = 300, height = 300, title = '', equal = fal
   const g = make('g')
   const frame = `M${px(x[0])} ${py(y[1])}V${py(y[0])}H${px(x[1])}`
   if (ticks) g.append(make('path', { d: frame, fill: 'none', stroke: 'currentColor' }))
-  for (const v of ticks ? nice(x, ticks) : [])
+  for (const v of across ? nice(x, across) : [])
     g.append(make('text', { x: px(v), y: height - 6, 'text-anchor': 'middle' }, words(v)))
   for (const v of ticks ? nice(y, ticks) : [])
     g.append(make('text', { x: left - 5, y: py(v) + 4, 'text-anchor': 'end' }, words(v)))
@@ -220,6 +220,18 @@ function tell(name, values, start) {
   const text = Object.keys(start).map(k => `${k}=${[values[k]].flat().map(v => typeof v === 'number' ? +v.toFixed(4) : v)}`).join(';')
   clearTimeout(waiting)
   waiting = setTimeout(() => history.replaceState(null, '', own(name) + text), 200)
+}
+
+// Standard normal numbers from a seed (mulberry32, Box and Muller).
+export function normals(seed, n) {
+  let a = seed >>> 0
+  const uniform = () => {
+    a = (a + 0x6D2B79F5) >>> 0
+    let t = Math.imul(a ^ (a >>> 15), a | 1)
+    t = (t + Math.imul(t ^ (t >>> 7), t | 61)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+  }
+  return Float32Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()))
 }
 
 // Bytes that are too many for a page: from the kernel, or from a file of the site.
