@@ -36,7 +36,7 @@ def step_of(column: Tensor) -> float | None:
     for digits in range(7):
         scaled = (distinct - distinct[0]) * 10**digits
         whole = np.rint(scaled)
-        if whole[-1] < 2**53 and np.abs(scaled - whole).max() < 1e-4:
+        if 0 < whole[-1] < 2**53 and np.abs(scaled - whole).max() < 1e-4:
             return float(np.gcd.reduce(whole.astype(np.int64))) / 10**digits
     step = np.diff(distinct).min()
     counted = (distinct - distinct[0]) / step

@@ -126,7 +126,7 @@ def first_nonfinite(
 ) -> str | None:  # A layer, counted from 0 on the latent side, or a parameter
     "Where NaN or infinity begins: a layer of a flow, or the gradient of a parameter."
     if isinstance(model, Flow):
-        chain = model.bijection
+        chain, context = model.bijection, model.in_units(context)
         layers = list(chain.layers) if isinstance(chain, Compose) else [chain]
         for i in reversed(range(len(layers))):
             x, log_det = layers[i].inverse(x, context)

@@ -173,7 +173,7 @@ def page_normals(
     seed: int,
     n: int,
 ) -> Tensor:  # Shape `(n,)`, float64
-    "Standard normal numbers, the same as `normals` of `digits.mjs` draws."
+    "Standard normal numbers, the same as `normals` of `lib.mjs` draws."
     state = seed & 0xFFFFFFFF
 
     def uniform() -> float:

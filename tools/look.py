@@ -54,7 +54,7 @@ READ = """(coarse) => {
   for (const line of copy.textContent.split('\\n'))
     if (source.test(line) || python.test(line))
       found.push('source shows: ' + line.trim().slice(0, 80))
-  const ids = [...document.querySelectorAll('[id]')].map(e => e.id)
+  const ids = [...document.querySelectorAll('main [id]')].map(e => e.id)
   for (const id of new Set(ids.filter((x, i) => ids.indexOf(x) < i)))
     found.push('twice: #' + id)
   return found

@@ -137,9 +137,8 @@ def nothing_done(f: ast.FunctionDef) -> list[ast.stmt] | None:
 def drops(node: ast.AST) -> bool:
     "Whether a statement can be left out without a name that is missing."
     if isinstance(node, ast.Expr):
-        return not is_text(node) and not ast.unparse(node).startswith(
-            'super().__init__'
-        )
+        text = ast.unparse(node)
+        return not is_text(node) and not text.startswith('super().__init__')
     if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
         return isinstance(node, ast.AugAssign)
     name = node.targets[0].id
@@ -191,10 +190,8 @@ def changes(node: ast.AST, name: str, tagged: bool) -> Iterator[tuple]:
     elif kind is ast.Call:
         for i, keyword in enumerate(node.keywords):
             if keyword.arg:
-                yield (
-                    'keyword',
-                    new(keywords=node.keywords[:i] + node.keywords[i + 1 :]),
-                )
+                rest = node.keywords[:i] + node.keywords[i + 1 :]
+                yield 'keyword', new(keywords=rest)
     elif kind is ast.FunctionDef and (body := nothing_done(node)):
         yield 'no-op', new(body=body)
     elif kind is ast.If and isinstance(node.body[-1], ast.Raise):
@@ -342,10 +339,12 @@ def sample(found: list[Mutant], cells: list[Cell], n: int, seed: int) -> list[Mu
 
 
 # Running.
-def spent(who: int = resource.RUSAGE_CHILDREN) -> float:
+OVER = (signal.SIGPROF, signal.SIGALRM)  # what ends a fork whose seconds are over
+
+
+def spent() -> float:
     "Seconds of the processor that finished forks have used."
-    used = resource.getrusage(who)
-    return used.ru_utime + used.ru_stime
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def forked(task, seconds: float):
@@ -366,10 +365,7 @@ def forked(task, seconds: float):
     with os.fdopen(read_end) as text:
         said = text.read()
     status = os.waitpid(pid, 0)[1]
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (
-        signal.SIGPROF,
-        signal.SIGALRM,
-    ):
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in OVER:
         return None
     return json.loads(said) if said else dict(by='?', error=f'it died, {status}')
 
@@ -402,11 +398,9 @@ class Run:
         except BaseException as e:
             return f'{type(e).__name__}: {str(e).strip()}'.split('\n')[0][:100]
         finally:
-            last = (
-                i + 1 == len(self.cells) or self.cells[i].name != self.cells[i + 1].name
-            )
-            if last and (plt := sys.modules.get('matplotlib.pyplot')):
-                plt.close('all')
+            names = [c.name for c in self.cells[i : i + 2]]
+            if names[1:] != names[:1] and (plt := sys.modules.get('matplotlib.pyplot')):
+                plt.close('all')  # behind the last piece of a cell
 
     def fate(self, i: int, source: str) -> dict:
         "The first cell that fails with a mutant in the place of cell `i`, if one does."
@@ -485,10 +479,8 @@ def expect(found, kind: type):
 
 def one_round(cells, given, own: list[float], out: list[int], limit: float) -> list:
     "The fates of mutants on a page without some of its cells."
-    rest = [
-        sum(s for j, s in enumerate(own) if j >= i and j not in out)
-        for i in range(len(own))
-    ]
+    used = [0 if i in out else s for i, s in enumerate(own)]
+    rest = [sum(used[i:]) for i in range(len(used))]
     return expect(forked(lambda: tried(Run(cells, out), given, rest, limit), 1e4), list)
 
 
@@ -546,7 +538,8 @@ def files_for(page: str, source: str) -> list[str]:
     for path in sorted((ROOT / 'tests').glob('test_*.py')):
         if path.stem.removeprefix('test_') not in HOUSE:
             text = path.read_text(encoding='utf-8')
-            counts[str(path)] = len(re.findall(rf'\b(?:{words})\b', text))
+            own = path.stem == f'test_{module_of(page)}'
+            counts[str(path)] = own + len(re.findall(rf'\b(?:{words})\b', text))
     return [path for path, n in counts.most_common(3) if n]
 
 
@@ -690,13 +683,14 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('record', type=Path)
     parser.add_argument('pages', nargs='*', help='such as 06_coupling')
-    parser.add_argument('--sample', type=int, default=0, help='mutants of a page')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--lean', type=float, default=6.0, help='of the first round')
-    parser.add_argument(
-        '--seconds', type=float, default=200, help='of the second round'
-    )
-    parser.add_argument('--tests', type=float, default=0, help='seconds for a survivor')
+    for name, default, help in [
+        ('sample', 0, 'mutants of a page; 0 for all'),
+        ('seed', 0, 'of the sample'),
+        ('lean', 6.0, 'seconds of the first round'),
+        ('seconds', 200.0, 'of the second round'),
+        ('tests', 0.0, 'seconds for a survivor'),
+    ]:
+        parser.add_argument(f'--{name}', type=type(default), default=default, help=help)
     parser.add_argument('--again', action='store_true', help='unchanged pages, too')
     options = parser.parse_args(argv)
     path, failed = options.record, []
@@ -712,10 +706,8 @@ def main(argv=None) -> None:
             failed.append(page)
             continue
         print({k: v for k, v in pages[page].items() if isinstance(v, int)}, flush=True)
-        ordered = dict(sorted(pages.items()))
-        record = dict(
-            totals=totals(pages), hardware=forked(hardware, 60), pages=ordered
-        )
+        record = dict(totals=totals(pages), hardware=forked(hardware, 60))
+        record |= dict(pages=dict(sorted(pages.items())))
         text = json.dumps(record, indent=1, ensure_ascii=False) + '\n'
         path.write_text(text, encoding='utf-8')
     if not options.pages:

@@ -100,7 +100,7 @@ def render(nb, qmd):
     if not qmd:
         return f'{NOTE}\n\n{text}\n'
     title, line, rest = re.match(r'# (.+?)\n+> (.+?)\n(.*)', text, re.S).groups()
-    head = f'---\npagetitle: "{title}"\ndescription: "{line}"\n---\n\n{NOTE}'
+    head = f'---\npagetitle: "{title}"\ndescription: "{line}"\nimage: site/card.png\n---\n\n{NOTE}'
     return f'{head}\n{HIDE_TITLE}\n# {title} {{.unnumbered}}\n\n[{line}]{{.lead}}\n{rest}\n'
 
 

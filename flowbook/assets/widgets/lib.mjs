@@ -8,8 +8,11 @@ export const COLORS = {
 const SVG = 'http://www.w3.org/2000/svg'
 const DRAWN = ['svg', 'g', 'path', 'circle', 'rect', 'line', 'text', 'polygon', 'polyline', 'image']
 
-// An element with attributes and children; children are elements or text.
+// An element with attributes and children; children are elements or text. What can have
+// the focus keeps its arrow keys, which JupyterLab would take to move between cells.
 export function make(tag, attributes = {}, ...children) {
+  const keyed = ['input', 'select', 'button'].includes(tag) || 'tabindex' in attributes
+  if (keyed) attributes = { ...attributes, 'data-lm-suppress-shortcuts': 'true' }
   const e = DRAWN.includes(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag)
   for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v)
   e.append(...children)
