@@ -49,7 +49,7 @@ export default {
       },
       setup(stage, set) {
         const costs = runs.flatMap(run => run.costs), low = Math.min(...costs, ...lines.map(([, v]) => v))
-        const left = plane({ x: [0, root(last)], y: [low - 0.15, Math.max(...costs)], width: 320, height: 260, title: 'NLL of fresh points, nats, by step', ticks: 0 })
+        const left = plane({ x: [0, 1.04 * root(last)], y: [low - 0.15, Math.max(...costs)], width: 320, height: 260, title: 'NLL of fresh points, nats, by step', ticks: 0 })
         const right = plane({ x: frame.slice(0, 2), y: frame.slice(2), width: 300, height: 260, title: 'data (orange) and model' })
         board(stage, [left, right], 'The cost of a flow while it trains, and what it makes of noise')
         const path = (p, color, more = {}) => {
@@ -58,7 +58,7 @@ export default {
           return e
         }
         const word = (p, x, y, text, more = {}) => p.under.append(make('text', { x: p.px(x), y: p.py(y), ...more }, text))
-        const [bottom, end] = [left.y[0], left.x[1]]
+        const bottom = left.y[0], end = root(last)
         path(left, 'currentColor').setAttribute('d', left.path([[0, left.y[1]], [0, bottom], [end, bottom]]))
         for (const s of [0, 25, 100, 225, 400, 600].filter(s => s <= steps[last]))
           word(left, Math.sqrt(s), bottom, s, { dy: 16, 'text-anchor': 'middle' })
