@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from filelock import FileLock
+from PIL import Image
 
 from support import ROOT
 
@@ -117,6 +118,40 @@ def test_a_reader_minds_nothing(name, site):
     path = next(p for p in folder.rglob('*.html') if p.stem == name)
     with look.served(folder) as address, look.browser() as chrome:
         assert look.look(chrome, f'{address}/{path.relative_to(folder)}') == []
+
+
+FAULTY = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Faults</title>
+<script>throw new Error('broken')</script><main>
+<p style="color: #999; background: white">Too pale to read.</p>
+<p>A reference to ?@eq-none, and a formula $x^2$.</p>
+<p id="same">One</p><p id="same">Two</p>
+<pre style="overflow-x: auto">{code}</pre>
+<div style="width: 1500px">wide</div>
+<img src="picture.png" alt="short" style="width: 300px">
+<img src="https://example.org/far.png" alt="{code}">
+</main></html>"""
+
+
+def test_what_a_reader_would_mind_is_found(tmp_path):
+    if not look.chromium():
+        pytest.skip('no Chromium on this machine: no page was opened')
+    text = FAULTY.format(code='code ' * 60)
+    (tmp_path / 'index.html').write_text(text, encoding='utf-8')
+    Image.new('L', (300, 100)).save(tmp_path / 'picture.png')
+    with look.served(tmp_path) as address, look.browser() as chrome:
+        found = '\n'.join(look.look(chrome, f'{address}/index.html'))
+    for fault in [
+        'another host: https://example.org/far.png',
+        'script: broken',
+        'source shows: A reference to ?@eq-none',
+        'twice: #same',
+        'coarse: picture.png, 1.00',
+        'no words for a picture: picture.png',
+        '1280 px: code overflows',
+        '360 px: the page scrolls sideways',
+        'light: color-contrast',
+    ]:
+        assert fault in found, f'{fault} is not among\n{found}'
 
 
 def keys(part):

@@ -96,7 +96,7 @@ def open_figure(tmp_path):
     with look.browser() as chrome, look.served(tmp_path) as address:
 
         def show(name, width=656, **options):
-            body = '\n'.join(stills.living(FIGURES[name], 'still').split('\n')[1:-1])
+            body = stills.as_html(FIGURES[name], 'still')
             text = stills.PAGE.format(body=body).replace('640px', 'auto')
             if not (tmp_path / 'site').exists():
                 (tmp_path / 'site').symlink_to(ROOT / 'site')

@@ -278,6 +278,8 @@ def resolve(page, book):
             attributes, inside, (target, title) = v['c']
             target = re.sub(r'^(?!\w+:)([\w./-]*)\.ipynb', r'\1.html', target)
             return [{'t': 'Link', 'c': [attributes, inside, [target, title]]}]
+        if v['t'] == 'Div' and 'unless-format' in dict(v['c'][0][2]):
+            return []
         if v['t'] == 'Div' and v['c'][0][1] and v['c'][0][1][0].startswith('callout'):
             return box(*v['c'])
         return [v]

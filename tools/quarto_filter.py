@@ -162,23 +162,36 @@ def still(cell, state):
     )
 
 
-def living(figure, name):
+def as_html(figure, name):
     "A figure that moves, as HTML: its state, its still, and the module that draws it."
     where = f'w-{name}-{figure["name"]}'
     state = json.dumps(figure['state'], ensure_ascii=False, separators=(',', ':'))
     state = state.replace('</', '<\\/')
     alt = html.escape(figure['alt'], quote=True)
     module = figure['_esm'].replace('export default widget', '')
-    return f"""```{{=html}}
-<div class="moving" id="{where}" data-files="../site/models/">
+    return f"""<div class="moving" id="{where}" data-files="../site/models/">
 <img src="../site/stills/{name}-{figure['name']}.png" alt="{alt}" width="640">
 <script type="application/json">{state}</script>
 </div>
 <script type="module">
 {module}
 mount(document.getElementById('{where}'), widget)
-</script>
-```"""
+</script>"""
+
+
+def living(figure, name):
+    "A figure that moves for the site, and its still for a book on paper."
+    alt = figure['alt'].replace('"', "'")
+    still = f'![](../site/stills/{name}-{figure["name"]}.png){{fig-alt="{alt}"}}'
+    return f"""::: {{.content-visible when-format="html:js"}}
+```{{=html}}
+{as_html(figure, name)}
+```
+:::
+
+::: {{.content-visible unless-format="html:js"}}
+{still}
+:::"""
 
 
 def replace_widgets(nb, name):

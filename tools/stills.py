@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import look
-from quarto_filter import STATE, VIEW, living
+from quarto_filter import STATE, VIEW, as_html
 
 from flowbook.records import read_run
 from flowbook.widgets import image_flow_state
@@ -48,8 +48,7 @@ body {{ margin: 8px; width: 640px; background: white; color: #343a40 }}</style>
 
 def take(chrome, values, target):
     "The picture of one figure."
-    fence = living(values, 'still').split('\n')
-    body = '\n'.join(fence[1:-1])
+    body = as_html(values, 'still')
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / 'index.html').write_text(
             PAGE.format(body=body), encoding='utf-8'

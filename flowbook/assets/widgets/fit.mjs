@@ -145,9 +145,9 @@ export default {
 
     const shown = figure(model, el, {
       name: 'fit',
-      start: { data: 'moons', rate: 0.005 },
+      start: { data: 'ring', rate: 0.003 },
       controls: {
-        data: { label: 'points', options: ['moons', 'ring', 'cross', OWN] },
+        data: { label: 'points', options: ['ring', 'moons', 'cross', OWN] },
         rate: { label: 'learning rate', min: 0.001, max: 0.03, step: 0.001, show: x => fixed(x, 3) },
         go: { label: 'Train or pause', press: () => { turning = !turning; if (turning) turn() } },
         again: { label: 'Untrain', press: set => { untrain(); set({}) } },
