@@ -1,6 +1,8 @@
 """Figures that move: their arithmetic against the book's own code, and in a browser."""
 
+import base64
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.distributions import MultivariateNormal
 
 from flowbook.autoregressive import Autoregressive, by_loop
 from flowbook.core import Compose, Flow, StandardNormal
@@ -16,8 +19,11 @@ from flowbook.iaf import count_passes
 from flowbook.jacobian import area_ratio, jacobian
 from flowbook.made import MADE
 from flowbook.monotone import RationalQuadratic, place_knots, slope_of
+from flowbook.pixels import bits_per_dim, mix_uniform
 from flowbook.realnvp import Affine
 from flowbook.records import read_run
+from flowbook.toys import toy
+from flowbook.vae import normal_kl, normal_log_prob
 from flowbook.variables import push_forward
 from flowbook.widgets import (
     flow_state,
@@ -820,3 +826,169 @@ def test_draws_at_a_temperature_are_those_of_sample():
     value = 'given.points.map(z => chain(given.layers).trace(z).states.at(-1))'
     told = node("import { chain } from './flow2d.mjs'", value, given)
     assert torch.tensor(told) == pytest.approx(x, abs=1e-4)
+
+
+def test_elbo_is_the_bound_of_the_chapter():
+    state = FIGURES['02_vae-elbo']['state']
+    w, b, x = (torch.tensor(state['law'][k], dtype=torch.float64) for k in 'wbx')
+    s = torch.tensor(state['law']['s'], dtype=torch.float64)
+    noise = s**2 * torch.eye(2, dtype=torch.float64)
+    marginal = MultivariateNormal(b, torch.outer(w, w) + noise)
+    m = torch.linspace(-1, 2, 7, dtype=torch.float64)
+    sd = torch.linspace(0.25, 1.5, 7, dtype=torch.float64)
+    given = dict(law=state['law'], q=torch.stack([m, sd], -1).tolist())
+    told = node(
+        "import { evidence, posterior, terms } from './elbo.mjs'",
+        """{ truth: [-2, 0, 3].map(z => evidence(given.law, z)), exact: posterior(given.law),
+        terms: given.q.map(([m, sd]) => terms(given.law, m, sd)) }""",
+        given,
+    )
+    truth = marginal.log_prob(x).item()
+    assert told['truth'] == pytest.approx([truth] * 3, abs=1e-10)
+    z = torch.linspace(-12, 12, 4001, dtype=torch.float64)[:, None]
+    zeros = torch.zeros(2, dtype=torch.float64)
+    joint = normal_log_prob(x, b + w * z, s.log()) + normal_log_prob(z, *zeros)
+    weight = joint.softmax(0)
+    mean = (weight * z[:, 0]).sum()
+    assert told['exact']['mean'] == pytest.approx(mean.item(), abs=1e-8)
+    spread = (weight * (z[:, 0] - mean) ** 2).sum().sqrt()
+    assert told['exact']['sd'] == pytest.approx(spread.item(), abs=1e-8)
+    for made, mi, si in zip(told['terms'], m, sd):
+        q = normal_log_prob(z, mi, si.log()).softmax(0)
+        fit_term = (q * normal_log_prob(x, b + w * z, s.log())).sum()
+        assert made['fit'] == pytest.approx(fit_term.item(), abs=1e-6)
+        assert made['prior'] == pytest.approx(normal_kl(mi, si.log()).item(), abs=1e-10)
+        assert made['elbo'] + made['gap'] == pytest.approx(truth, abs=1e-10)
+        assert made['gap'] >= 0
+
+
+def test_more_draws_inside_the_logarithm_tighten_as_in_torch():
+    state = FIGURES['02_vae-elbo']['state']
+    m, sd = -0.2, 0.6
+    told = node(
+        """import { evidence, inside, terms } from './elbo.mjs'
+        import { numbers } from './lib.mjs'""",
+        """{ truth: evidence(given.law), elbo: terms(given.law, given.m, given.sd).elbo,
+        bounds: [1, 2, 4, 8, 16, 32, 64].map(K =>
+          inside(given.law, given.m, given.sd, K, Array.from(numbers(given.noise)))) }""",
+        dict(law=state['law'], noise=state['noise'], m=m, sd=sd),
+    )
+    assert told['bounds'] == sorted(told['bounds'])
+    assert told['bounds'][0] == pytest.approx(told['elbo'], abs=0.02)
+    assert told['bounds'][-1] <= told['truth'] + 0.01
+    w, b, x = (torch.tensor(state['law'][k]) for k in 'wbx')
+    log_s, zeros = torch.tensor(state['law']['s']).log(), torch.zeros(2)
+    z = m + sd * torch.randn(8, 50_000, 1, generator=torch.Generator().manual_seed(1))
+    log_w = normal_log_prob(x, b + w * z, log_s) + normal_log_prob(z, *zeros)
+    log_w = log_w - normal_log_prob(z, torch.tensor(m), torch.tensor(sd).log())
+    bound = log_w.logsumexp(0) - math.log(8)  # Eq. (eq-vae-bound)
+    error = 4 * bound.std().item() / 128**0.5  # the figure has 128 groups of 8
+    assert told['bounds'][3] == pytest.approx(bound.mean().item(), abs=error)
+    assert error < 0.2
+
+
+def test_boxes_and_noise_score_as_a_mixture_of_the_chapter():
+    state = FIGURES['11b_pixels-dequantize']['state']
+    law = torch.tensor(state['law'], dtype=torch.float64)
+    cases = [(0.2, 0.0), (1.0, 0.0), (0.2, 0.7), (0.5, 0.5), (1.0, 1.0), (0.01, 0.3)]
+    told = node(
+        "import { entropyBits, score } from './dequantize.mjs'",
+        """{ entropy: entropyBits(given.law), scores: given.cases.map(([width, noise]) =>
+          score(given.law, width, noise, given.weight)) }""",
+        dict(law=state['law'], weight=state['weight'], cases=cases),
+    )
+    assert told['entropy'] == pytest.approx(-(law * law.log2()).sum().item())
+    for found, (width, noise) in zip(told['scores'], cases):
+        u = noise * ((torch.arange(100_000) + 0.5) / 100_000 - 0.5)
+        boxes = torch.where(u.abs() <= width / 2, law[:, None] / width, 0.0)
+        bits = mix_uniform(-boxes.log2(), state['weight'], 1, len(law))
+        wanted = (law * bits.mean(1)).sum().item()
+        assert found == pytest.approx(wanted, abs=1e-3)
+
+
+def test_nats_become_bits_as_in_the_chapter():
+    state = FIGURES['11b_pixels-bits']['state']
+    terms = {unit['name']: unit['term'] for unit in state['units']}
+    told = node(
+        "import { judgement, toBits, toNats } from './bits.mjs'",
+        """{ bits: given.quoted.map(q => toBits(q.nats, given.terms[q.unit], given.dim)),
+        back: toNats(toBits(1234.5, 272.8, given.dim), 272.8, given.dim),
+        flat: toBits(0, given.terms['0…1'], given.dim),
+        said: [-1, 1.5, 7, 9].map(bits => judgement(given.ladder, bits)) }""",
+        state | dict(terms=terms),
+    )
+    for bits, q in zip(told['bits'], state['quoted']):
+        wanted = bits_per_dim(q['nats'] + terms[q['unit']], 784)
+        assert bits == pytest.approx(wanted, abs=1e-10)
+    assert told['back'] == pytest.approx(1234.5, abs=1e-8)
+    assert told['bits'][-1] == pytest.approx(-9.19, abs=5e-3)  # asserted in the chapter
+    assert told['flat'] == pytest.approx(8)  # a uniform density of pixels 0…1
+    assert [s.split()[0] for s in told['said']] == ['below', 'on', 'on', 'above']
+
+
+def test_the_record_of_the_wall_keeps_area_where_it_must():
+    state = FIGURES['06_coupling-wall']['state']
+    told = node(
+        "import { areaOf, unpack } from './wall.mjs'",
+        """{ half: areaOf(given.half), areas: given.runs.map(run =>
+          unpack(run, given.window, given.half.length).map(shot => areaOf(shot.half))),
+        first: unpack(given.runs[0], given.window, given.half.length)[0] }""",
+        state,
+    )
+    round_one = math.pi * 2 * math.log(2)  # half of a standard normal of the plane
+    polygon = math.sin(math.tau / 96) / (math.tau / 96)  # in a circle, of 96 corners
+    exact = round_one * polygon * 4 / 40**2  # Eq. (eq-exact): scales 1/40 and 4/40
+    assert told['half'] == pytest.approx(exact, rel=1e-5)
+    raw = torch.tensor(list(base64.b64decode(state['runs'][0]['places'])))
+    pairs = (raw[::2] + 256 * raw[1::2]).double().reshape(-1, 2) / 65535
+    x0, x1, y0, y1 = state['window']
+    low, span = (
+        torch.tensor(v, dtype=torch.float64) for v in ([x0, y0], [x1 - x0, y1 - y0])
+    )
+    places = low + pairs * span
+    n = len(state['half'])
+    assert told['first']['half'] == [pytest.approx(p.tolist()) for p in places[:n]]
+    assert len(told['first']['dots']) == state['runs'][0]['dots']
+    alone, scaled, affine = (torch.tensor(a) for a in told['areas'])
+    assert (alone / alone[0] - 1).abs().max() < 0.02
+    assert scaled[-1] < 0.3 * alone[-1] and affine[-1] < 0.3 * alone[-1]
+    least, wall, entropy = (value for _, value in state['lines'])
+    assert entropy == pytest.approx(toy('banana').entropy)
+    costs = [torch.tensor(run['costs']) for run in state['runs']]
+    assert costs[0].min() > least - 0.01 > wall
+    assert (
+        all(c.min() > entropy - 0.02 for c in costs)
+        and costs[1][-1] < wall > costs[2][-1]
+    )
+
+
+def test_a_walk_meets_what_torch_meets():
+    flow, _ = read_run('moons')
+    a, b = ends = torch.tensor([[-0.9, 0.3], [1.9, 0.2]])
+    t = torch.linspace(0, 1, 9)[:, None]
+    with torch.no_grad():
+        za, zb = flow.bijection.inverse(ends)[0]
+        x = flow.bijection(za + t * (zb - za))[0]
+        z = flow.bijection.inverse(a + t * (b - a))[0]
+        log_p = flow.log_prob(x), flow.log_prob(a + t * (b - a))
+    given = dict(
+        layers=flow_state(flow), a=a.tolist(), b=b.tolist(), t=t[:, 0].tolist()
+    )
+    told = node(
+        """import { straightInX, straightInZ } from './walk.mjs'
+        import { chain } from './flow2d.mjs'
+        """,
+        """(flow => {
+          const [za, zb] = [given.a, given.b].map(x => flow.inverse(x)[0])
+          return { inZ: given.t.map(t => straightInZ(flow, za, zb, t)),
+            inX: given.t.map(t => straightInX(flow, given.a, given.b, t)) }
+        })(chain(given.layers))""",
+        given,
+    )
+    for k in range(9):
+        assert told['inZ'][k]['x'] == pytest.approx(x[k].tolist(), abs=1e-4)
+        assert told['inZ'][k]['logP'] == pytest.approx(log_p[0][k].item(), abs=1e-3)
+        assert told['inX'][k]['z'] == pytest.approx(z[k].tolist(), abs=1e-4)
+        assert told['inX'][k]['logP'] == pytest.approx(log_p[1][k].item(), rel=1e-4)
+    for k, end in [(0, a), (-1, b)]:
+        assert told['inZ'][k]['x'] == pytest.approx(end.tolist(), abs=1e-5)
