@@ -1,8 +1,8 @@
 """Take the pictures that stand in for figures that move: python tools/stills.py [PAGE …].
 
-Each figure that a notebook stores is opened in a browser as the site shows it, at its
-first state, and goes to `site/stills/`. Beside the pictures stand digests of module and
-state, so that a test finds a picture that is out of date."""
+The modules that notebooks store are brought up to date. Then each figure is opened in a
+browser as the site shows it, at its first state, and goes to `site/stills/`. Beside the
+pictures stand digests of module and state, so that a test finds what is out of date."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ import look
 from quarto_filter import STATE, VIEW, as_html
 
 from flowbook.records import read_run
-from flowbook.widgets import image_flow_state
+from flowbook.widgets import image_flow_state, module
 
 ROOT = Path(__file__).resolve().parent.parent
 STILLS = ROOT / 'site' / 'stills'
@@ -75,6 +75,20 @@ def shrink(path):
     image.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
+def refresh():
+    "Put the modules as they are today into the notebooks, whose states stay as they are."
+    for path in sorted((ROOT / 'nbs').glob('[!_.]*.ipynb')):
+        old = path.read_text(encoding='utf-8')
+        nb = json.loads(old)
+        stored = nb['metadata'].get('widgets', {}).get(STATE, {}).get('state', {})
+        for model in stored.values():
+            if '_esm' in model['state']:
+                model['state']['_esm'] = module(model['state']['name'])
+        new = json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
+        if stored and new != old:
+            path.write_text(new, encoding='utf-8')
+
+
 def write_models():
     "The files with the numbers of large flows, which figures fetch: `site/models/`."
     flow, _ = read_run('mnist-realnvp')
@@ -86,6 +100,7 @@ def main():
     "Take the pictures that are missing or out of date."
     STILLS.mkdir(exist_ok=True)
     write_models()
+    refresh()
     found = dict(figures())
     known = json.loads(DIGESTS.read_text()) if DIGESTS.exists() else {}
     with look.browser() as chrome:
