@@ -207,6 +207,18 @@ def test_a_finger_need_not_hit_a_point(open_figure):
     assert wrong == []
 
 
+def test_an_address_sets_nothing_that_a_control_could_not(open_figure):
+    page, wrong = open_figure('96_widgets-template')
+    first = says(page)
+    for end, slope in [('a=99;b=x', '3.00'), ('a=-5', '0.25'), ('c=1', '1.50')]:
+        page.evaluate(f'location.hash = "w-template:{end}"')
+        page.reload()
+        page.wait_for_selector('.fb')
+        assert page.locator('.fb output').first.inner_text() == slope
+    assert says(page) == first
+    assert wrong == []
+
+
 # The arithmetic, module by module.
 
 

@@ -53,7 +53,7 @@ const STYLE = `
 // `draw(values)`, which brings it up to date and returns the words of the read-out.
 export function figure(model, el, { name, start, controls = {}, setup }) {
   if (!document.getElementById('fb-style')) document.head.append(make('style', { id: 'fb-style' }, STYLE))
-  const values = { ...start, ...given(name, start), ...(model.get('values') ?? {}) }
+  const values = { ...start, ...allowed(given(name, start), controls), ...(model.get('values') ?? {}) }
   const root = make('div', { class: 'fb', role: 'group', 'aria-label': name })
   const stage = make('div')
   const bar = make('div', { class: 'fb-controls' })
@@ -85,6 +85,15 @@ export function figure(model, el, { name, start, controls = {}, setup }) {
   })
   update()
   return { set, values, root }
+}
+
+// Values from an address, as far as the controls could have set them.
+function allowed(values, controls) {
+  return Object.fromEntries(Object.entries(values).flatMap(([k, v]) => {
+    const { min, max, options } = controls[k] ?? {}
+    if (options && !options.includes(v)) return []
+    return [[k, min === undefined ? v : clamp(v, min, max)]]
+  }))
 }
 
 // One control: `{ label, min, max, step }`, `{ label, options }`, `{ label, press }`.
