@@ -11,7 +11,9 @@ import inspect
 import re
 from types import ModuleType
 
-# %% ../nbs/21_reference.ipynb #21000006
+# %% ../nbs/21_reference.ipynb #21000005
+#| code-fold: true
+#| code-summary: "Code: arguments"
 def short(value: object) -> str:
     "A default in a few characters."
     name = getattr(value, '__name__', None)
@@ -36,7 +38,9 @@ def arguments_of(thing: object, most: int = 64) -> str:
         words = [*words[: -2 if words[-1] == '…' else -1], '…']
     return f'({", ".join(words)})'
 
-# %% ../nbs/21_reference.ipynb #21000007
+# %% ../nbs/21_reference.ipynb #21000006
+#| code-fold: true
+#| code-summary: "Code: sentences"
 def comment_of(name: str, source: str) -> str:
     "What a comment says of a value: on the first line of its definition, or above it."
     found = re.search(rf'^((?:# .*\n)*){name}\b[^\n=]*=(.*)$', source, re.M)
@@ -59,7 +63,9 @@ def sentence_of(name: str, module: ModuleType) -> str:
     paragraph = ' '.join(text.split('\n\n')[0].split())
     return f"{paragraph.rstrip('.')}."
 
-# %% ../nbs/21_reference.ipynb #21000008
+# %% ../nbs/21_reference.ipynb #21000007
+#| code-fold: true
+#| code-summary: "Code: anchors"
 def anchored(cells: list) -> set:
     "The names that the exported cells of a page define, in lower case: its anchors."
     found = set()
