@@ -31,7 +31,7 @@ def arguments_of(thing: object, most: int = 64) -> str:
         return '(…)'
     words = []
     for p in parameters:
-        star = {p.VAR_POSITIONAL: '*', p.VAR_KEYWORD: '**'}.get(p.kind, '')
+        star = '*' * (p.kind == p.VAR_POSITIONAL) + '**' * (p.kind == p.VAR_KEYWORD)
         default = '' if p.default is p.empty else f'={short(p.default)}'
         words.append(f'{star}{p.name}{default}')
     while len(', '.join(words)) > most:
