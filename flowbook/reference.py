@@ -17,7 +17,7 @@ from types import ModuleType
 def short(value: object) -> str:
     "A default in a few characters."
     name = getattr(value, '__name__', None)
-    text = name if name else str(value) if isinstance(value, float) else repr(value)
+    text = name or repr(value)
     return '…' if len(text) > 16 or text.startswith('<') else text
 
 
