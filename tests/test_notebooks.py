@@ -771,7 +771,7 @@ def test_a_page_shows_a_still_in_place_of_a_widget(path):
     nb = filtered(path)
     assert 'widgets' not in nb['metadata']
     assert 'jupyter.widget' not in json.dumps([c.get('outputs') for c in nb['cells']])
-    stills = [c for c in nb['cells'] if c.get('attachments')]
+    stills = [c for c in nb['cells'] if 'still.png' in c.get('attachments', {})]
     moving = [c for c in nb['cells'] if 'class="moving"' in ''.join(c['source'])]
     views = sum(
         'application/vnd.jupyter.widget-view+json' in o.get('data', {})

@@ -1,5 +1,6 @@
 """The site as a reader meets it, built without Quarto and opened in a browser."""
 
+import io
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from support import ROOT
 sys.path.insert(0, str(ROOT / 'tools'))
 import look
 import preview
+from quarto_filter import at_night
 
 NAMES = [Path(name).stem for _, name in preview.chapters()]
 KEYS = dict(  # of `_quarto.yml`: Quarto is silent about one that it does not know
@@ -118,6 +120,41 @@ def test_a_reader_minds_nothing(name, site):
     path = next(p for p in folder.rglob('*.html') if p.stem == name)
     with look.served(folder) as address, look.browser() as chrome:
         assert look.look(chrome, f'{address}/{path.relative_to(folder)}') == []
+
+
+def in_png(image):
+    file = io.BytesIO()
+    image.save(file, 'png')
+    return file.getvalue()
+
+
+def test_a_white_figure_has_a_twin_for_dark_ground_and_a_photograph_has_none():
+    plot = Image.new('RGB', (100, 50), 'white')
+    plot.paste((0, 114, 178), (10, 10, 30, 30))  # the blue of the book
+    plot.paste((0, 0, 0), (0, 48, 100, 50))  # an axis
+    turned = Image.open(io.BytesIO(at_night(in_png(plot)))).convert('RGB')
+    assert turned.size == plot.size
+    assert turned.getpixel((50, 5)) == (34, 34, 34)
+    assert turned.getpixel((50, 49)) == (255, 255, 255)
+    r, g, b = turned.getpixel((20, 20))
+    assert b > 200 and b > g > r  # still blue, and light
+    assert at_night(in_png(Image.new('RGB', (100, 50), 'black'))) is None
+    moves = io.BytesIO()
+    plot.save(moves, 'png', save_all=True, append_images=[Image.new('RGB', (100, 50))])
+    assert at_night(moves.getvalue()) is None
+
+
+def test_a_figure_stands_on_the_page_for_both_grounds(site):
+    text = (site[0] / 'nbs' / '05_train.html').read_text(encoding='utf-8')
+    whole = re.search(r'<div id="fig-chain".*?</div>', text, re.S)[0]
+    shown = re.findall(r'<img\s+src="([^"]+)"\s+class="(\w+)-content', whole)
+    assert [theme for _, theme in shown] == ['light', 'dark']
+    grounds = [
+        Image.open(site[0] / 'nbs' / file).convert('RGB').getpixel((2, 2))
+        for file, _ in shown
+    ]
+    assert grounds == [(255, 255, 255), (34, 34, 34)]
+    assert 'Figure 1: ' in whole and 'eight layers' in whole
 
 
 FAULTY = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Faults</title>

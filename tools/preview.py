@@ -280,6 +280,9 @@ def resolve(page, book):
             return [{'t': 'Link', 'c': [attributes, inside, [target, title]]}]
         if v['t'] == 'Div' and 'unless-format' in dict(v['c'][0][2]):
             return []
+        if v['t'] == 'Div' and v['c'][0][0].startswith('fig-') and not v['c'][0][1]:
+            caption = {'t': 'Str', 'c': f'{page.labels[v["c"][0][0]]}: '}
+            v['c'][1][-1]['c'].insert(0, caption)
         if v['t'] == 'Div' and v['c'][0][1] and v['c'][0][1][0].startswith('callout'):
             return box(*v['c'])
         return [v]

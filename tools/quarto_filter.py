@@ -7,8 +7,11 @@ Quarto's (`tools/forms.py`), and code names an equation by its number. Then nbde
 processors run (hidden cells, links from back-ticks), and links and references are mended."""
 
 import ast
+import base64
+import colorsys
 import functools
 import html
+import io
 import json
 import os
 import re
@@ -16,10 +19,15 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
+import yaml
 from execnb.nbio import dict2nb, nb2str
 from forms import to_quarto
 from nbdev.config import get_config
 from nbdev.processors import FilterDefaults, exec_show_docs
+from PIL import Image
+
+GROUND = 0.133  # lightness of the dark theme
 
 
 @functools.cache
@@ -223,6 +231,73 @@ def links(path):
     return dict(cell_type='markdown', id='page-links', metadata={}, source=source)
 
 
+def night(r, g, b):
+    "A colour for dark ground: the same hue, white as the ground, black as white."
+    h, lightness, s = colorsys.rgb_to_hls(r / 255, g / 255, b / 255)
+    turned = GROUND + (1 - GROUND) * (1 - lightness)
+    return [round(255 * v) for v in colorsys.hls_to_rgb(h, turned, s)]
+
+
+def at_night(png):
+    "A picture for dark ground, or None: photographs and pictures that move stay."
+    image = Image.open(io.BytesIO(png))
+    if getattr(image, 'n_frames', 1) > 1:
+        return None
+    pixels = np.asarray(image.convert('RGB'))
+    white, black = (pixels > 250).all(-1).mean(), (pixels < 40).all(-1).mean()
+    if white < 0.3 or black > 0.1:
+        return None
+    image = image.convert('RGB').quantize(256, dither=Image.Dither.NONE)
+    palette = image.getpalette()
+    turned = [v for i in range(0, len(palette), 3) for v in night(*palette[i : i + 3])]
+    image.putpalette(turned)
+    out = io.BytesIO()
+    image.save(out, 'png', optimize=True)
+    return out.getvalue()
+
+
+FIGURE = re.compile(r'^#\| ?(label|fig-cap|fig-alt): *(.*)\n', re.M)
+
+
+def themed(c, output, dark):
+    "A cell with a figure as its code, and the figure for light and for dark ground."
+    told = {k: yaml.safe_load(v) for k, v in FIGURE.findall(c['source'])}
+    width = output['metadata'].get('image/png', {}).get('width')
+    alt = told['fig-alt'].replace('"', "'")
+    size = f' width={width}' if width else ''
+    pictures = [
+        f'![](attachment:{k}.png){{.{k}-content fig-alt="{alt}"{size}}}'
+        for k in ('light', 'dark')
+    ]
+    inside = '\n'.join([*pictures, '', told['fig-cap']])
+    data = dict(light=output['data']['image/png'], dark=base64.b64encode(dark).decode())
+    yield {**c, 'source': FIGURE.sub('', c['source']), 'outputs': []}
+    yield dict(
+        cell_type='markdown',
+        id=f'f{c["id"]}',
+        metadata={},
+        source=f'::: {{#{told["label"]}}}\n{inside}\n:::',
+        attachments={f'{k}.png': {'image/png': v} for k, v in data.items()},
+    )
+
+
+def for_both_grounds(cells):
+    "Yield the cells with a second picture of each figure that is white."
+    for c in cells:
+        pngs = [o for o in c.get('outputs', []) if 'image/png' in o.get('data', {})]
+        alone = len(pngs) == len(c.get('outputs', [])) == 1
+        named = alone and {'label', 'fig-cap', 'fig-alt'} <= {
+            k for k, _ in FIGURE.findall(c['source'])
+        }
+        png = ''.join(pngs[0]['data']['image/png']) if named else ''
+        dark = at_night(base64.b64decode(png)) if named else None
+        if dark:
+            pngs[0]['data']['image/png'] = png.replace('\n', '')
+            yield from themed(c, pngs[0], dark)
+        else:
+            yield c
+
+
 class Pages(FilterDefaults):
     "nbdev's processors but the one that runs cells again: no page calls `show_doc`."
 
@@ -245,6 +320,7 @@ def page(text):
     notebooks = Path().glob('*.ipynb')  # Quarto runs us in their folder
     path = next(p for p in notebooks if p.read_text(encoding='utf-8') == text)
     nb['cells'] = list(replace_widgets(nb, path.stem))
+    nb['cells'] = list(for_both_grounds(nb['cells']))
     nb['cells'] = list(show_exports(nb['cells']))
     first = next(i for i, c in enumerate(nb['cells']) if c['cell_type'] == 'markdown')
     nb['cells'].insert(first + 1, links(path))
