@@ -146,12 +146,12 @@ def test_a_white_figure_has_a_twin_for_dark_ground_and_a_photograph_has_none():
 
 def test_a_figure_stands_on_the_page_for_both_grounds(site):
     text = (site[0] / 'nbs' / '05_train.html').read_text(encoding='utf-8')
-    whole = re.search(r'<div id="fig-chain".*?</div>', text, re.S)[0]
-    shown = re.findall(r'<img\s+src="([^"]+)"\s+class="(\w+)-content', whole)
-    assert [theme for _, theme in shown] == ['light', 'dark']
+    whole = re.search(r'<div id="fig-chain".*?</div>.*?</div>.*?</div>', text, re.S)[0]
+    shown = re.findall(r'class="(\w+)-content">\s*<p><img\s+src="([^"]+)"', whole)
+    assert [theme for theme, _ in shown] == ['light', 'dark']
     grounds = [
         Image.open(site[0] / 'nbs' / file).convert('RGB').getpixel((2, 2))
-        for file, _ in shown
+        for _, file in shown
     ]
     assert grounds == [(255, 255, 255), (34, 34, 34)]
     assert 'Figure 1: ' in whole and 'eight layers' in whole
