@@ -67,7 +67,10 @@ def body(nb, qmd):
             continue
         moving = figure(nb, c)
         if moving:
-            yield from [living(moving, 'index').replace('../', '')] if qmd else []
+            cap = directive(source, 'fig-cap')
+            told = f'\n\n[{cap}]{{.moving-caption}}' if cap else ''
+            whole = living(moving, 'index').replace('../', '') + told
+            yield from [whole] if qmd else []
             continue
         yield from printed(c)
 

@@ -22,9 +22,10 @@ export function reading({ states, sums }, k) {
   const i = Math.round(k), last = states.length - 1
   const [a, b] = states[i]
   const where = i === 0 ? 'Noise' : i === last ? 'Data' : `After layer ${i} of ${last}`
-  const log_p = logNormal(states[0]) - sums[i]
-  return `${where}: (${fixed(a)}, ${fixed(b)}). log π(z) = ${fixed(logNormal(states[0]))}, `
-    + `log-determinants so far ${fixed(sums[i])}, log density here ${fixed(log_p)} nats.`
+  const base = logNormal(states[0]), sum = sums[i]
+  const minus = sum < 0 ? `(${fixed(sum)})` : fixed(sum)
+  return `${where}: the point is at (${fixed(a)}, ${fixed(b)}). Log density here: that of the noise less the `
+    + `log-determinants, ${fixed(base)} − ${minus} = ${fixed(base - sum)} nats.`
 }
 
 const hue = ([a, b]) => {
@@ -34,7 +35,7 @@ const hue = ([a, b]) => {
 }
 
 // Lines of a square grid, each as a list of points.
-function grid(reach, n = 9, m = 33) {
+function grid(reach, n = 9, m = 65) {
   const lines = []
   for (const c of range(n, -reach, reach)) {
     lines.push(range(m, -reach, reach).map(v => [c, v]))
@@ -54,12 +55,12 @@ export default {
       name: 'chain',
       start: { k: model.get('state').k ?? 0, z: [0.9, -0.7] },
       controls: {
-        k: { label: 'layers', min: 0, max: last, step: 0.05, show: k => fixed(k, 1) },
+        k: { label: 'layers', min: 0, max: last, step: 0.05, show: k => fixed(k, Number.isInteger(k) ? 0 : 1) },
         go: { label: 'Play', press: set => play(set, 'k', 0, last, 4) },
       },
       setup(stage, set) {
         const room = plane({ x: [0, 1], y: [0, 1], width: 330, height: 250, ticks: 0 })
-        const bars = plane({ x: [0, last], y: [-4, 4], width: 200, height: 250, title: 'log-determinants' })
+        const bars = plane({ x: [0, last], y: [-4, 4], width: 200, height: 250, title: 'log-determinant: layer, sum' })
         board(stage, [room, bars], 'The plane after some layers, and the log-determinants so far')
         const warp = lines.map(() => make('path', { fill: 'none', stroke: COLORS.floor, 'stroke-opacity': 0.5 }))
         const dots = points.map(z => make('circle', { r: 2, style: `fill: ${hue(z)}` }))
@@ -72,7 +73,7 @@ export default {
         let view
         const unit = ([a, b]) => [(a - view[0][0]) / (view[0][1] - view[0][0]), (b - view[1][0]) / (view[1][1] - view[1][0])]
         const moved = handle(room, {
-          label: 'the point', step: 0.02,
+          label: 'the point', step: 0.02, color: 'currentColor',
           move: ([a, b]) => {
             const x = [mix(...view[0], a), mix(...view[1], b)]
             const at = Math.round(now.k)
