@@ -70,12 +70,12 @@ HUGE = {
 
 @pytest.mark.parametrize('what', HUGE)
 def test_a_small_file_of_a_huge_model_is_refused_at_once(tmp_path, what):
-    from fuzz_files import outcome
+    from fuzz_files import outcome_of_three
 
     meta = dict(format=FORMAT, flow=HUGE[what], dtype='torch.float32', notes={})
     path = tmp_path / 'huge.safetensors'
     path.write_bytes(pack({}, {'flowbook': json.dumps(meta)}))
     with pytest.raises(ValueError, match='huge.safetensors: cannot be built'):
         load(path)
-    how, seconds, megabytes = outcome(path)
+    how, seconds, megabytes = outcome_of_three(path)
     assert how == 'refused' and seconds < 1 and megabytes < 200

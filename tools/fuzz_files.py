@@ -355,6 +355,14 @@ def outcome(path):
     )
 
 
+def outcome_of_three(path):
+    "`outcome`, again when it is slow: other work on the machine only adds seconds."
+    tries = [outcome(path)]
+    while tries[-1][1] > SECONDS and len(tries) < 3:
+        tries.append(outcome(path))
+    return min(tries, key=itemgetter(1))
+
+
 def whole(model, path):
     "Whether a loaded model has as many numbers as its file, and can be saved again."
     save(model, path.with_name('again'))
@@ -379,12 +387,7 @@ def run(n, seed=0, folder=None):
         for i in range(n):
             kind, way = rng.choice(list(files)), rng.choice(WAYS)
             path.write_bytes(way(rng, *take_apart(files[kind])))
-            how, seconds, megabytes = outcome(path)
-            for _ in range(2):  # other work on the machine only adds seconds
-                if seconds > SECONDS:
-                    how, seconds, megabytes = min(
-                        (how, seconds, megabytes), outcome(path), key=itemgetter(1)
-                    )
+            how, seconds, megabytes = outcome_of_three(path)
             counts[way.__name__][how if how in ('loaded', 'refused') else 'failed'] += 1
             worst['seconds'] = max(worst['seconds'], seconds)
             worst['megabytes'] = max(worst['megabytes'], megabytes)
