@@ -177,6 +177,7 @@ MODELS = {
     'flowbook maf': our_flow(maf),
     'zuko NSF': zuko_flow('NSF'),
     'zuko MAF': zuko_flow('MAF'),
+    'flowbook nsf, relu': our_flow(partial(nsf, activation='relu')),
     'flowbook maf, bound 5': our_flow(partial(maf, bound=5.0)),
 }
 
