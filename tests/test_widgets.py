@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,25 @@ def test_a_page_holds_the_module_as_it_is_and_a_still_of_it(name):
     assert still.stat().st_size <= 150 * 1024
     size = len(values['_esm']) + len(json.dumps(values['state']))
     assert size <= MOST, f'{size / 1024:.0f} KiB'
+
+
+def test_the_gallery_has_every_figure():
+    nb = json.loads((ROOT / 'nbs' / '96_widgets.ipynb').read_text(encoding='utf-8'))
+    outputs = (o for c in nb['cells'] for o in c.get('outputs', []))
+    texts = (''.join(o.get('data', {}).get('text/markdown', '')) for o in outputs)
+    table = next(t for t in texts if 'class="gallery"' in t)
+    rows = [line for line in table.split('\n') if line.startswith('| [')]
+    assert len(rows) == len(FIGURES), 'execute nbs/96_widgets.ipynb again'
+    for name in FIGURES:
+        stem, own = name.rsplit('-', 1)
+        (row,) = [r for r in rows if f'({stem}.ipynb#w-{name})' in r]
+        assert f'stills/{name}.png' in row
+        text = (WIDGETS / f'{own}.mjs').read_text(encoding='utf-8')
+        found = re.search('^// One finds: (.+)', text, re.M)[1]
+        assert found[1:] in row and len(found) <= 110
+        title = re.search(r'\[([^]]+)\]\([^)]+\) \|$', row)[1]
+        page = (ROOT / 'nbs' / f'{stem}.ipynb').read_text(encoding='utf-8')
+        assert f'"# {title}\\n"' in page
 
 
 @pytest.fixture
@@ -341,34 +361,63 @@ def test_a_density_is_stretched_by_the_formula_of_the_chapter():
     assert told[2][exponential]['p'] == pytest.approx(p, rel=1e-7)
 
 
-DRAGS = """(() => {
-  let least = 1, slope = 1, values = { ...given.start, map: 'drag the points', a: 1 }
-  const line = Array.from({ length: 641 }, (_, i) => -3.2 + i / 100)
-  for (const [i, z, x] of given.drags) {
-    Object.assign(values, moved(values, i, [z, x]))
-    const at = line.map(v => pushed(v, values))
-    least = Math.min(least, ...at.slice(1).map((p, k) => p.x - at[k].x))
-    slope = Math.min(slope, ...at.map(p => p.slope))
+DRAGGED = """(() => {
+  const values = { ...given.start }
+  let closest = 9
+  for (const [i, ...place] of given.drags) {
+    Object.assign(values, move(values, i, place))
+    for (const row of rows(values))
+      closest = Math.min(closest, ...row.slice(1).map((b, k) => b - row[k]))
   }
-  const pairs = strips(given.edges, given.mass, values)
-  const areas = pairs.map(row => row.map(([low, high, p]) => (high - low) * p))
-  return { least, slope, areas }
+  return { closest, values }
 })()"""
+CURVE = """import { moved as move, pushed } from './stretch.mjs'
+const line = Array.from({ length: 641 }, (_, i) => -3.2 + i / 100)
+const rows = values => {
+  const at = line.map(z => pushed(z, values))
+  return [at.map(p => p.x), [0, Math.min(...at.map(p => p.slope))]]
+}"""
+KNOTS = """import { dragged, fenced } from './spline.mjs'
+const move = (values, i, place) => dragged(values, i, place, given.bound)
+const rows = values => Object.values(fenced(values, given.bound)).slice(0, 2)"""
 
 
-def test_a_dragged_curve_increases_and_keeps_the_mass_of_each_strip():
-    state = FIGURES['04_variables-stretch']['state']
+def thrown(imports, start, n, size, **more):
+    "What becomes of `n` points after a thousand drags to places of a square."
     gen = torch.Generator().manual_seed(0)
-    places = 8 * torch.rand(1000, 2, generator=gen) - 4
-    drags = [[i % 4, *place] for i, place in enumerate(places.tolist())]
-    start = {name: state[name] for name in ('pz', 'px')}
-    given = dict(drags=drags, start=start, edges=state['edges'], mass=state['mass'])
-    names = '{ moved, pushed, strips }'
-    told = node(f"import {names} from './stretch.mjs'", DRAGS, given)
-    assert told['least'] > 0 and told['slope'] > 0
+    places = size * (2 * torch.rand(1000, 2, generator=gen) - 1)
+    drags = [[i % n, *place] for i, place in enumerate(places.tolist())]
+    told = node(imports, DRAGGED, dict(start=start, drags=drags, **more))
+    assert told['values'] != start
+    return told
+
+
+def thrown_curve():
+    state = FIGURES['04_variables-stretch']['state']
+    points = dict(pz=state['pz'], px=state['px'])
+    return thrown(CURVE, dict(points, map='drag the points', a=1), 4, 4)
+
+
+def thrown_knots():
+    state = FIGURES['11a_monotone-spline']['state']
+    start, bound = state['start'], state['bound']
+    return thrown(KNOTS, start, len(start['v']), 6, bound=bound)
+
+
+@pytest.mark.parametrize('throw', [thrown_curve, thrown_knots])
+def test_no_drag_breaks_an_increasing_curve(throw):
+    assert throw()['closest'] > 0
+
+
+def test_a_dragged_curve_keeps_the_mass_of_each_strip():
+    state = FIGURES['04_variables-stretch']['state']
+    given = dict(state, values=thrown_curve()['values'])
+    areas = """strips(given.edges, given.mass, given.values)
+      .map(row => row.map(([low, high, p]) => (high - low) * p))"""
+    told = node("import { strips } from './stretch.mjs'", areas, given)
     shares = torch.tensor(state['edges']).double().sort().values
     mass = torch.special.ndtr(shares).diff()
-    for row in told['areas']:
+    for row in told:
         assert row == pytest.approx(mass.tolist(), abs=1e-6)
         assert sum(row) == pytest.approx(0.998, abs=1e-6)
 
@@ -399,33 +448,20 @@ def test_a_spline_is_that_of_the_book_in_both_directions():
 
 
 EDITED = """(() => {
-  const { start, fitted, places, law, bound } = given.state
-  const values = { ...start }
+  const { start, fitted, places, law, bound } = given
   const gaps = [start, fitted].map(s => divergence(places, law, fenced(s, bound)))
   const [i, density] = [2, s => v => logDensity(v, fenced(s, bound))]
   const away = dragged(start, i, [start.v[i] + 0.2, start.u[i] - 0.1], bound)
   const [old, changed] = [density(start), density({ ...start, ...away })]
   const touched = places.filter(v => old(v) !== changed(v))
-  let closest = 9
-  for (const [i, v, u] of given.drags) {
-    Object.assign(values, dragged(values, i, [v, u], bound))
-    const { x, y } = fenced(values, bound)
-    for (const row of [x, y]) closest = Math.min(closest, ...row.slice(1).map((b, k) => b - row[k]))
-  }
-  return { gaps, closest, touched }
+  return { gaps, touched }
 })()"""
 
 
-def test_knots_stay_in_order_and_the_divergence_is_the_integral():
+def test_a_knot_acts_beside_itself_and_the_divergence_is_the_integral():
     state = FIGURES['11a_monotone-spline']['state']
-    gen = torch.Generator().manual_seed(0)
-    places = 12 * torch.rand(1000, 2, generator=gen) - 6
-    n = len(state['start']['v'])
-    drags = [[i % n, *place] for i, place in enumerate(places.tolist())]
     names = '{ divergence, dragged, fenced, logDensity }'
-    given = dict(state=state, drags=drags)
-    told = node(f"import {names} from './spline.mjs'", EDITED, given)
-    assert told['closest'] > 0
+    told = node(f"import {names} from './spline.mjs'", EDITED, state)
     assert len(told['touched']) > 10  # a knot belongs to the pieces beside it
     assert state['start']['v'][1] <= min(told['touched'])
     assert max(told['touched']) <= state['start']['v'][3]

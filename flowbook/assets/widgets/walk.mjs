@@ -1,4 +1,5 @@
 // Two points, and two ways between them: straight in x, or straight in z.
+// One finds: the way that is straight in z follows the banana, the one that is straight in x crosses its empty inside.
 
 import { COLORS, board, clamp, figure, fixed, handle, make, plane, play, range } from './lib.mjs'
 import { chain, logNormal } from './flow2d.mjs'
