@@ -16,6 +16,7 @@ from torch.distributions import MultivariateNormal
 from flowbook.autoregressive import Autoregressive, by_loop
 from flowbook.core import Compose, Flow, StandardNormal
 from flowbook.coupling import Additive, Coupling, nice
+from flowbook.gan import modes_hit
 from flowbook.iaf import count_passes
 from flowbook.jacobian import area_ratio, jacobian
 from flowbook.made import MADE
@@ -1040,3 +1041,30 @@ def test_a_walk_meets_what_torch_meets():
         assert told['inX'][k]['logP'] == pytest.approx(log_p[1][k].item(), rel=1e-4)
     for k, end in [(0, a), (-1, b)]:
         assert told['inZ'][k]['x'] == pytest.approx(end.tolist(), abs=1e-5)
+
+
+def test_modes_are_counted_as_in_the_chapter_at_every_frame():
+    state = FIGURES['01_gan-modes']['state']
+    told = node(
+        "import { modesHit, tracks } from './modes.mjs'",
+        """given.runs.map(run => tracks(run.places, given.dots, given.half).map(points => {
+          const { hit, near } = modesHit(points, given.centres, given.radius, given.share)
+          return { first: points[0], hit, near }
+        }))""",
+        state,
+    )
+    centres = torch.tensor(state['centres'], dtype=torch.float64)
+    reached = {}
+    for run, film in zip(state['runs'], told):
+        raw = torch.tensor(list(base64.b64decode(run['places']))).double()
+        frames = state['half'] * (2 * raw / 255 - 1).view(-1, state['dots'], 2)
+        assert len(frames) == len(film) == len(run['costs'])
+        for points, made in zip(frames, film):
+            assert made['first'] == pytest.approx(points[0].tolist())
+            wanted = modes_hit(points, centres, state['radius'], state['share'])
+            assert (made['hit'], made['near']) == (wanted[0], pytest.approx(wanted[1]))
+        reached[run['name']] = [made['hit'] for made in film]
+        cells = len(base64.b64decode(run['ground'])) / len(film)
+        assert cells == 28**2
+    assert max(reached['hasty GAN'][20:]) <= 4 < 7 <= reached['GAN'][-1]
+    assert reached['flow'][0] == reached['flow'][-1] == 8
