@@ -1020,16 +1020,24 @@ def test_a_walk_meets_what_torch_meets():
         x = flow.bijection(za + t * (zb - za))[0]
         z = flow.bijection.inverse(a + t * (b - a))[0]
         log_p = flow.log_prob(x), flow.log_prob(a + t * (b - a))
+        norm = torch.lerp(za.norm(), zb.norm(), t)
+        angle = torch.acos(za @ zb / za.norm() / zb.norm())
+        parts = torch.sin((1 - t) * angle) * za / za.norm()
+        parts = parts + torch.sin(t * angle) * zb / zb.norm()
+        turned = norm * parts / angle.sin()
+        turned_x = flow.bijection(turned)[0]
+        turned_log_p = flow.log_prob(turned_x)
     given = dict(
         layers=flow_state(flow), a=a.tolist(), b=b.tolist(), t=t[:, 0].tolist()
     )
     told = node(
-        """import { straightInX, straightInZ } from './walk.mjs'
+        """import { roundInZ, straightInX, straightInZ } from './walk.mjs'
         import { chain } from './flow2d.mjs'
         """,
         """(flow => {
           const [za, zb] = [given.a, given.b].map(x => flow.inverse(x)[0])
           return { inZ: given.t.map(t => straightInZ(flow, za, zb, t)),
+            round: given.t.map(t => roundInZ(flow, za, zb, t)),
             inX: given.t.map(t => straightInX(flow, given.a, given.b, t)) }
         })(chain(given.layers))""",
         given,
@@ -1039,7 +1047,15 @@ def test_a_walk_meets_what_torch_meets():
         assert told['inZ'][k]['logP'] == pytest.approx(log_p[0][k].item(), abs=1e-3)
         assert told['inX'][k]['z'] == pytest.approx(z[k].tolist(), abs=1e-4)
         assert told['inX'][k]['logP'] == pytest.approx(log_p[1][k].item(), rel=1e-4)
+        assert told['round'][k]['z'] == pytest.approx(turned[k].tolist(), abs=1e-4)
+        assert told['round'][k]['x'] == pytest.approx(turned_x[k].tolist(), abs=1e-4)
+        here = turned_log_p[k].item()
+        assert told['round'][k]['logP'] == pytest.approx(here, abs=1e-3)
+        assert math.hypot(*told['round'][k]['z']) == pytest.approx(
+            norm[k].item(), abs=1e-5
+        )
     for k, end in [(0, a), (-1, b)]:
+        assert told['round'][k]['x'] == pytest.approx(end.tolist(), abs=1e-5)
         assert told['inZ'][k]['x'] == pytest.approx(end.tolist(), abs=1e-5)
 
 
