@@ -955,6 +955,32 @@ def test_boxes_and_noise_score_as_a_mixture_of_the_chapter():
         assert found == pytest.approx(wanted, abs=1e-3)
 
 
+def test_learned_noise_is_the_bound_of_the_chapter_at_its_best():
+    state = FIGURES['11b_pixels-dequantize']['state']
+    law = torch.tensor(state['law'], dtype=torch.float64)
+    widths, shares = [0.02, 0.3, 1.0], [0.0005, 0.03, 0.5, 0.8, 0.9995]
+    told = node(
+        "import { learnedScore, ownPlace } from './dequantize.mjs'",
+        """{ bits: learnedScore(given.law, given.weight), places: given.widths.map(width =>
+          given.law.map(p => given.shares.map(share =>
+            ownPlace(share, p, width, given.law.length, given.weight)))) }""",
+        state | dict(widths=widths, shares=shares),
+    )
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000 - 0.5
+    for width, places in zip(widths, told['places']):
+        boxes = torch.where(u.abs() <= width / 2, law[:, None] / width, 0.0)
+        p = mix_uniform(-boxes.log2(), state['weight'], 1, len(law)).neg().exp2()
+        own = p / p.mean(1, keepdim=True)
+        bound = (own * (p.log2() - own.log2())).mean(1)  # Eq. (eq-variational)
+        assert told['bits'] == pytest.approx(-(law * bound).sum().item(), abs=1e-3)
+        for noise in (torch.ones_like(own), own.flip(0)):
+            other = (noise * (p.log2() - noise.log2())).mean(1)
+            assert (other < bound + 1e-9).all()
+        for row, at in zip(own, places):
+            below = [row[u < place].sum().item() / len(u) for place in at]
+            assert below == pytest.approx(shares, abs=1e-3)
+
+
 def test_nats_become_bits_as_in_the_chapter():
     state = FIGURES['11b_pixels-bits']['state']
     terms = {unit['name']: unit['term'] for unit in state['units']}
