@@ -1037,6 +1037,41 @@ def test_the_record_of_the_wall_keeps_area_where_it_must():
     )
 
 
+def test_the_least_cost_of_data_of_any_size_is_that_of_the_rearrangement():
+    state = FIGURES['06_coupling-wall']['state']
+    sizes = [0.5, 1.0, state['spread'] ** -0.5, 3.0]
+    level = dict(state['lines'])
+    told = node(
+        "import { areaOf, bestAt, entropyAt, leastAt } from './wall.mjs'",
+        """given.at.map(size => {
+          const best = bestAt(size, given.half, given.law.spread)
+          return { best, area: areaOf(best), least: leastAt(size, given.law),
+            entropy: entropyAt(size, given.law) }
+        })""",
+        dict(at=sizes, half=state['half'], law=dict(level, spread=state['spread'])),
+    )
+    half = torch.tensor(state['half'])
+    banana = toy('banana')
+    across, up = torch.linspace(-0.2, 3.5, 1851), torch.linspace(-0.7, 0.7, 701)
+    cells = torch.cartesian_prod(across, up).double()
+    p = banana.log_prob(cells).exp().sort(descending=True).values * 4e-6
+    unit = (33 * 16) ** 0.5 / 1600  # of area: the deviations of both coordinates
+    for size, made in zip(sizes, told):
+        ranks = torch.arange(1, len(p) + 1) * 4e-6 * size**2 / unit
+        wanted = level['wall'] + (p * ranks / math.tau).sum().item()
+        assert made['least'] == pytest.approx(wanted, abs=1e-3)
+        assert made['entropy'] == pytest.approx(banana.entropy + 2 * math.log(size))
+        assert made['least'] >= made['entropy'] - 1e-6
+        assert made['area'] == pytest.approx(told[0]['area'], rel=1e-2)
+    found = torch.tensor(told[2]['best'])
+    torch.testing.assert_close(found, sizes[2] * half, atol=1e-5, rtol=1e-4)
+    assert told[2]['least'] == pytest.approx(told[2]['entropy'], abs=1e-6)
+    law = dict(zip(sizes, told))
+    for s in state['sizes']:
+        gap = s['cost'] - law[s['size']]['least']
+        assert -0.02 < gap < 0.06
+
+
 def test_a_walk_meets_what_torch_meets():
     flow, _ = read_run('moons')
     a, b = ends = torch.tensor([[-0.9, 0.3], [1.9, 0.2]])
