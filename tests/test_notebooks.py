@@ -560,6 +560,8 @@ By [Table (tbl-b)](#tbl-b), not `[eq-two](#eq-two)`.
 
 > An ordinary quotation, and [a link](#eq-two).
 
+| [<img src="a.png" width="240" alt="Two words">](b.ipynb) |
+
 ```
 > **Predict**
 >
@@ -589,6 +591,8 @@ By @tbl-b, not `[eq-two](#eq-two)`.
 :::
 
 > An ordinary quotation, and [a link](#eq-two).
+
+| [![Two words](a.png){width=240}](b.ipynb) |
 
 ```
 > **Predict**

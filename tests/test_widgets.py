@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from torch.distributions import MultivariateNormal
 from flowbook.autoregressive import Autoregressive, by_loop
 from flowbook.core import Compose, Flow, StandardNormal
 from flowbook.coupling import Additive, Coupling, nice
+from flowbook.gan import modes_hit
 from flowbook.iaf import count_passes
 from flowbook.jacobian import area_ratio, jacobian
 from flowbook.made import MADE
@@ -94,6 +96,25 @@ def test_a_page_holds_the_module_as_it_is_and_a_still_of_it(name):
     assert still.stat().st_size <= 150 * 1024
     size = len(values['_esm']) + len(json.dumps(values['state']))
     assert size <= MOST, f'{size / 1024:.0f} KiB'
+
+
+def test_the_gallery_has_every_figure():
+    nb = json.loads((ROOT / 'nbs' / '96_widgets.ipynb').read_text(encoding='utf-8'))
+    outputs = (o for c in nb['cells'] for o in c.get('outputs', []))
+    texts = (''.join(o.get('data', {}).get('text/markdown', '')) for o in outputs)
+    table = next(t for t in texts if 'class="gallery"' in t)
+    rows = [line for line in table.split('\n') if line.startswith('| [')]
+    assert len(rows) == len(FIGURES), 'execute nbs/96_widgets.ipynb again'
+    for name in FIGURES:
+        stem, own = name.rsplit('-', 1)
+        (row,) = [r for r in rows if f'({stem}.ipynb#w-{name})' in r]
+        assert f'stills/{name}.png' in row
+        text = (WIDGETS / f'{own}.mjs').read_text(encoding='utf-8')
+        found = re.search('^// One finds: (.+)', text, re.M)[1]
+        assert found[1:] in row and len(found) <= 110
+        title = re.search(r'\[([^]]+)\]\([^)]+\) \|$', row)[1]
+        page = (ROOT / 'nbs' / f'{stem}.ipynb').read_text(encoding='utf-8')
+        assert f'"# {title}\\n"' in page
 
 
 @pytest.fixture
@@ -341,34 +362,63 @@ def test_a_density_is_stretched_by_the_formula_of_the_chapter():
     assert told[2][exponential]['p'] == pytest.approx(p, rel=1e-7)
 
 
-DRAGS = """(() => {
-  let least = 1, slope = 1, values = { ...given.start, map: 'drag the points', a: 1 }
-  const line = Array.from({ length: 641 }, (_, i) => -3.2 + i / 100)
-  for (const [i, z, x] of given.drags) {
-    Object.assign(values, moved(values, i, [z, x]))
-    const at = line.map(v => pushed(v, values))
-    least = Math.min(least, ...at.slice(1).map((p, k) => p.x - at[k].x))
-    slope = Math.min(slope, ...at.map(p => p.slope))
+DRAGGED = """(() => {
+  const values = { ...given.start }
+  let closest = 9
+  for (const [i, ...place] of given.drags) {
+    Object.assign(values, move(values, i, place))
+    for (const row of rows(values))
+      closest = Math.min(closest, ...row.slice(1).map((b, k) => b - row[k]))
   }
-  const pairs = strips(given.edges, given.mass, values)
-  const areas = pairs.map(row => row.map(([low, high, p]) => (high - low) * p))
-  return { least, slope, areas }
+  return { closest, values }
 })()"""
+CURVE = """import { moved as move, pushed } from './stretch.mjs'
+const line = Array.from({ length: 641 }, (_, i) => -3.2 + i / 100)
+const rows = values => {
+  const at = line.map(z => pushed(z, values))
+  return [at.map(p => p.x), [0, Math.min(...at.map(p => p.slope))]]
+}"""
+KNOTS = """import { dragged, fenced } from './spline.mjs'
+const move = (values, i, place) => dragged(values, i, place, given.bound)
+const rows = values => Object.values(fenced(values, given.bound)).slice(0, 2)"""
 
 
-def test_a_dragged_curve_increases_and_keeps_the_mass_of_each_strip():
-    state = FIGURES['04_variables-stretch']['state']
+def thrown(imports, start, n, size, **more):
+    "What becomes of `n` points after a thousand drags to places of a square."
     gen = torch.Generator().manual_seed(0)
-    places = 8 * torch.rand(1000, 2, generator=gen) - 4
-    drags = [[i % 4, *place] for i, place in enumerate(places.tolist())]
-    start = {name: state[name] for name in ('pz', 'px')}
-    given = dict(drags=drags, start=start, edges=state['edges'], mass=state['mass'])
-    names = '{ moved, pushed, strips }'
-    told = node(f"import {names} from './stretch.mjs'", DRAGS, given)
-    assert told['least'] > 0 and told['slope'] > 0
+    places = size * (2 * torch.rand(1000, 2, generator=gen) - 1)
+    drags = [[i % n, *place] for i, place in enumerate(places.tolist())]
+    told = node(imports, DRAGGED, dict(start=start, drags=drags, **more))
+    assert told['values'] != start
+    return told
+
+
+def thrown_curve():
+    state = FIGURES['04_variables-stretch']['state']
+    points = dict(pz=state['pz'], px=state['px'])
+    return thrown(CURVE, dict(points, map='drag the points', a=1), 4, 4)
+
+
+def thrown_knots():
+    state = FIGURES['11a_monotone-spline']['state']
+    start, bound = state['start'], state['bound']
+    return thrown(KNOTS, start, len(start['v']), 6, bound=bound)
+
+
+@pytest.mark.parametrize('throw', [thrown_curve, thrown_knots])
+def test_no_drag_breaks_an_increasing_curve(throw):
+    assert throw()['closest'] > 0
+
+
+def test_a_dragged_curve_keeps_the_mass_of_each_strip():
+    state = FIGURES['04_variables-stretch']['state']
+    given = dict(state, values=thrown_curve()['values'])
+    areas = """strips(given.edges, given.mass, given.values)
+      .map(row => row.map(([low, high, p]) => (high - low) * p))"""
+    told = node("import { strips } from './stretch.mjs'", areas, given)
     shares = torch.tensor(state['edges']).double().sort().values
     mass = torch.special.ndtr(shares).diff()
-    for row in told['areas']:
+    for row in told:
         assert row == pytest.approx(mass.tolist(), abs=1e-6)
         assert sum(row) == pytest.approx(0.998, abs=1e-6)
 
@@ -399,33 +449,20 @@ def test_a_spline_is_that_of_the_book_in_both_directions():
 
 
 EDITED = """(() => {
-  const { start, fitted, places, law, bound } = given.state
-  const values = { ...start }
+  const { start, fitted, places, law, bound } = given
   const gaps = [start, fitted].map(s => divergence(places, law, fenced(s, bound)))
   const [i, density] = [2, s => v => logDensity(v, fenced(s, bound))]
   const away = dragged(start, i, [start.v[i] + 0.2, start.u[i] - 0.1], bound)
   const [old, changed] = [density(start), density({ ...start, ...away })]
   const touched = places.filter(v => old(v) !== changed(v))
-  let closest = 9
-  for (const [i, v, u] of given.drags) {
-    Object.assign(values, dragged(values, i, [v, u], bound))
-    const { x, y } = fenced(values, bound)
-    for (const row of [x, y]) closest = Math.min(closest, ...row.slice(1).map((b, k) => b - row[k]))
-  }
-  return { gaps, closest, touched }
+  return { gaps, touched }
 })()"""
 
 
-def test_knots_stay_in_order_and_the_divergence_is_the_integral():
+def test_a_knot_acts_beside_itself_and_the_divergence_is_the_integral():
     state = FIGURES['11a_monotone-spline']['state']
-    gen = torch.Generator().manual_seed(0)
-    places = 12 * torch.rand(1000, 2, generator=gen) - 6
-    n = len(state['start']['v'])
-    drags = [[i % n, *place] for i, place in enumerate(places.tolist())]
     names = '{ divergence, dragged, fenced, logDensity }'
-    given = dict(state=state, drags=drags)
-    told = node(f"import {names} from './spline.mjs'", EDITED, given)
-    assert told['closest'] > 0
+    told = node(f"import {names} from './spline.mjs'", EDITED, state)
     assert len(told['touched']) > 10  # a knot belongs to the pieces beside it
     assert state['start']['v'][1] <= min(told['touched'])
     assert max(told['touched']) <= state['start']['v'][3]
@@ -918,6 +955,32 @@ def test_boxes_and_noise_score_as_a_mixture_of_the_chapter():
         assert found == pytest.approx(wanted, abs=1e-3)
 
 
+def test_learned_noise_is_the_bound_of_the_chapter_at_its_best():
+    state = FIGURES['11b_pixels-dequantize']['state']
+    law = torch.tensor(state['law'], dtype=torch.float64)
+    widths, shares = [0.02, 0.3, 1.0], [0.0005, 0.03, 0.5, 0.8, 0.9995]
+    told = node(
+        "import { learnedScore, ownPlace } from './dequantize.mjs'",
+        """{ bits: learnedScore(given.law, given.weight), places: given.widths.map(width =>
+          given.law.map(p => given.shares.map(share =>
+            ownPlace(share, p, width, given.law.length, given.weight)))) }""",
+        state | dict(widths=widths, shares=shares),
+    )
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000 - 0.5
+    for width, places in zip(widths, told['places']):
+        boxes = torch.where(u.abs() <= width / 2, law[:, None] / width, 0.0)
+        p = mix_uniform(-boxes.log2(), state['weight'], 1, len(law)).neg().exp2()
+        own = p / p.mean(1, keepdim=True)
+        bound = (own * (p.log2() - own.log2())).mean(1)  # Eq. (eq-variational)
+        assert told['bits'] == pytest.approx(-(law * bound).sum().item(), abs=1e-3)
+        for noise in (torch.ones_like(own), own.flip(0)):
+            other = (noise * (p.log2() - noise.log2())).mean(1)
+            assert (other < bound + 1e-9).all()
+        for row, at in zip(own, places):
+            below = [row[u < place].sum().item() / len(u) for place in at]
+            assert below == pytest.approx(shares, abs=1e-3)
+
+
 def test_nats_become_bits_as_in_the_chapter():
     state = FIGURES['11b_pixels-bits']['state']
     terms = {unit['name']: unit['term'] for unit in state['units']}
@@ -974,6 +1037,41 @@ def test_the_record_of_the_wall_keeps_area_where_it_must():
     )
 
 
+def test_the_least_cost_of_data_of_any_size_is_that_of_the_rearrangement():
+    state = FIGURES['06_coupling-wall']['state']
+    sizes = [0.5, 1.0, state['spread'] ** -0.5, 3.0]
+    level = dict(state['lines'])
+    told = node(
+        "import { areaOf, bestAt, entropyAt, leastAt } from './wall.mjs'",
+        """given.at.map(size => {
+          const best = bestAt(size, given.half, given.law.spread)
+          return { best, area: areaOf(best), least: leastAt(size, given.law),
+            entropy: entropyAt(size, given.law) }
+        })""",
+        dict(at=sizes, half=state['half'], law=dict(level, spread=state['spread'])),
+    )
+    half = torch.tensor(state['half'])
+    banana = toy('banana')
+    across, up = torch.linspace(-0.2, 3.5, 1851), torch.linspace(-0.7, 0.7, 701)
+    cells = torch.cartesian_prod(across, up).double()
+    p = banana.log_prob(cells).exp().sort(descending=True).values * 4e-6
+    unit = (33 * 16) ** 0.5 / 1600  # of area: the deviations of both coordinates
+    for size, made in zip(sizes, told):
+        ranks = torch.arange(1, len(p) + 1) * 4e-6 * size**2 / unit
+        wanted = level['wall'] + (p * ranks / math.tau).sum().item()
+        assert made['least'] == pytest.approx(wanted, abs=1e-3)
+        assert made['entropy'] == pytest.approx(banana.entropy + 2 * math.log(size))
+        assert made['least'] >= made['entropy'] - 1e-6
+        assert made['area'] == pytest.approx(told[0]['area'], rel=1e-2)
+    found = torch.tensor(told[2]['best'])
+    torch.testing.assert_close(found, sizes[2] * half, atol=1e-5, rtol=1e-4)
+    assert told[2]['least'] == pytest.approx(told[2]['entropy'], abs=1e-6)
+    law = dict(zip(sizes, told))
+    for s in state['sizes']:
+        gap = s['cost'] - law[s['size']]['least']
+        assert -0.02 < gap < 0.06
+
+
 def test_a_walk_meets_what_torch_meets():
     flow, _ = read_run('moons')
     a, b = ends = torch.tensor([[-0.9, 0.3], [1.9, 0.2]])
@@ -983,16 +1081,24 @@ def test_a_walk_meets_what_torch_meets():
         x = flow.bijection(za + t * (zb - za))[0]
         z = flow.bijection.inverse(a + t * (b - a))[0]
         log_p = flow.log_prob(x), flow.log_prob(a + t * (b - a))
+        norm = torch.lerp(za.norm(), zb.norm(), t)
+        angle = torch.acos(za @ zb / za.norm() / zb.norm())
+        parts = torch.sin((1 - t) * angle) * za / za.norm()
+        parts = parts + torch.sin(t * angle) * zb / zb.norm()
+        turned = norm * parts / angle.sin()
+        turned_x = flow.bijection(turned)[0]
+        turned_log_p = flow.log_prob(turned_x)
     given = dict(
         layers=flow_state(flow), a=a.tolist(), b=b.tolist(), t=t[:, 0].tolist()
     )
     told = node(
-        """import { straightInX, straightInZ } from './walk.mjs'
+        """import { roundInZ, straightInX, straightInZ } from './walk.mjs'
         import { chain } from './flow2d.mjs'
         """,
         """(flow => {
           const [za, zb] = [given.a, given.b].map(x => flow.inverse(x)[0])
           return { inZ: given.t.map(t => straightInZ(flow, za, zb, t)),
+            round: given.t.map(t => roundInZ(flow, za, zb, t)),
             inX: given.t.map(t => straightInX(flow, given.a, given.b, t)) }
         })(chain(given.layers))""",
         given,
@@ -1002,5 +1108,40 @@ def test_a_walk_meets_what_torch_meets():
         assert told['inZ'][k]['logP'] == pytest.approx(log_p[0][k].item(), abs=1e-3)
         assert told['inX'][k]['z'] == pytest.approx(z[k].tolist(), abs=1e-4)
         assert told['inX'][k]['logP'] == pytest.approx(log_p[1][k].item(), rel=1e-4)
+        assert told['round'][k]['z'] == pytest.approx(turned[k].tolist(), abs=1e-4)
+        assert told['round'][k]['x'] == pytest.approx(turned_x[k].tolist(), abs=1e-4)
+        here = turned_log_p[k].item()
+        assert told['round'][k]['logP'] == pytest.approx(here, abs=1e-3)
+        assert math.hypot(*told['round'][k]['z']) == pytest.approx(
+            norm[k].item(), abs=1e-5
+        )
     for k, end in [(0, a), (-1, b)]:
+        assert told['round'][k]['x'] == pytest.approx(end.tolist(), abs=1e-5)
         assert told['inZ'][k]['x'] == pytest.approx(end.tolist(), abs=1e-5)
+
+
+def test_modes_are_counted_as_in_the_chapter_at_every_frame():
+    state = FIGURES['01_gan-modes']['state']
+    told = node(
+        "import { modesHit, tracks } from './modes.mjs'",
+        """given.runs.map(run => tracks(run.places, given.dots, given.half).map(points => {
+          const { hit, near } = modesHit(points, given.centres, given.radius, given.share)
+          return { first: points[0], hit, near }
+        }))""",
+        state,
+    )
+    centres = torch.tensor(state['centres'], dtype=torch.float64)
+    reached = {}
+    for run, film in zip(state['runs'], told):
+        raw = torch.tensor(list(base64.b64decode(run['places']))).double()
+        frames = state['half'] * (2 * raw / 255 - 1).view(-1, state['dots'], 2)
+        assert len(frames) == len(film) == len(run['costs'])
+        for points, made in zip(frames, film):
+            assert made['first'] == pytest.approx(points[0].tolist())
+            wanted = modes_hit(points, centres, state['radius'], state['share'])
+            assert (made['hit'], made['near']) == (wanted[0], pytest.approx(wanted[1]))
+        reached[run['name']] = [made['hit'] for made in film]
+        cells = len(base64.b64decode(run['ground'])) / len(film)
+        assert cells == 28**2
+    assert max(reached['hasty GAN'][20:]) <= 4 < 7 <= reached['GAN'][-1]
+    assert reached['flow'][0] == reached['flow'][-1] == 8

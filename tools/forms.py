@@ -5,6 +5,7 @@ r"""Forms that read well in Jupyter and on GitHub, as Quarto wants them.
     > **Predict**                           a box, by its title; a line `>` follows
     <details><summary>Solution</summary>    a folded box, up to `</details>`
     <a id="sec-chain"></a>                  the label of the heading that follows
+    <img src="a.png" width="240" alt="…">   a small picture
 
 Quarto's own forms stay as they are; a page may use both."""
 
@@ -23,6 +24,7 @@ TITLE = re.compile(r'> \*\*([^*]+)\*\*')
 FOLD = re.compile(r'<details><summary>(.+)</summary>')
 LABEL = re.compile(r'<a id="(sec-[\w-]+)"></a>')
 EQUATION = re.compile(r'[ \n]\\tag\{(eq-[\w-]+)\}(\s*\$\$)')
+PICTURE = re.compile(r'<img src="([^"]+)" width="(\d+)" alt="([^"]+)">')
 REFERENCE = re.compile(
     r'\[(?:(?:Eq|Fig)\. |Table )?\(?((?:eq|fig|tbl)-[\w-]+)\)?\]\([\w.]*#\1\)'
 )
@@ -90,6 +92,7 @@ def to_quarto(text):
     for i in range(0, len(parts), 2):  # code keeps its words
         parts[i] = EQUATION.sub(equation, parts[i])
         parts[i] = REFERENCE.sub(r'@\1', parts[i])
+        parts[i] = PICTURE.sub(r'![\3](\1){width=\2}', parts[i])
     return ''.join(parts)
 
 

@@ -276,7 +276,7 @@ def resolve(page, book):
             return [{'t': 'Str', 'c': f'{page.labels[label]}:'}]
         if v['t'] == 'Link':
             attributes, inside, (target, title) = v['c']
-            target = re.sub(r'^(?!\w+:)([\w./-]*)\.ipynb', r'\1.html', target)
+            target = re.sub(r'^(?!\w+:)([\w./-]*)\.(ipynb|qmd)', r'\1.html', target)
             return [{'t': 'Link', 'c': [attributes, inside, [target, title]]}]
         if v['t'] == 'Div' and 'unless-format' in dict(v['c'][0][2]):
             return []

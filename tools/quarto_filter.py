@@ -42,6 +42,7 @@ def mend(text, own):
     text = re.sub(
         r'/nbs/(\w+)\.html', lambda m: f'{pages().get(m[1], m[1])}.html', text
     )
+    text = text.replace('](index.ipynb', '](../index.qmd')  # the home page
     parts = re.split(r'(^```.*?^```$)', text, flags=re.S | re.M)  # code between fences
     for i, part in enumerate(parts):
         if part.startswith('```'):
@@ -190,7 +191,8 @@ mount(document.getElementById('{where}'), widget)
 def living(figure, name):
     "A figure that moves for the site, and its still for a book on paper."
     alt = figure['alt'].replace('"', "'")
-    still = f'![](../site/stills/{name}-{figure["name"]}.png){{fig-alt="{alt}"}}'
+    where = f'{name}-{figure["name"]}'
+    still = f'![](../site/stills/{where}.png){{#w-{where} fig-alt="{alt}"}}'
     return f"""::: {{.content-visible when-format="html:js"}}
 ```{{=html}}
 {as_html(figure, name)}

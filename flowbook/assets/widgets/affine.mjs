@@ -1,4 +1,5 @@
 // Four sliders for what a network may say, and an affine coupling that does it, in both directions.
+// One finds: only the log-scale changes volume, and the way back never inverts the network.
 
 import { COLORS, board, clamp, figure, fixed, handle, make, plane, range } from './lib.mjs'
 import { bounded, logNormal } from './flow2d.mjs'

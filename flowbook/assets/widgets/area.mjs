@@ -1,4 +1,5 @@
 // Drag a small square, and see what a map makes of it: its area, its parallelogram, its sign.
+// One finds: a shear changes no area; around its centre, the ratio of a small square errs by the square of its side.
 
 import { COLORS, board, clamp, figure, fixed, handle, make, plane, range } from './lib.mjs'
 

@@ -1,4 +1,5 @@
 // From a printed number of nats to bits per dimension, and what to compare it with.
+// One finds: the larger number of nats is not the better model: what its unit lacks can be ten times as much.
 
 import { COLORS, board, figure, fixed, handle, make, plane } from './lib.mjs'
 

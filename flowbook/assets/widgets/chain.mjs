@@ -1,4 +1,5 @@
 // Drag a point of noise, and watch where each layer of a trained flow carries it.
+// One finds: each coupling moves one coordinate, and together they make two moons of a round cloud.
 
 import { COLORS, board, figure, fixed, handle, make, plane, play, range } from './lib.mjs'
 import { chain, logNormal } from './flow2d.mjs'

@@ -1,4 +1,5 @@
-// Boxes on grey levels, thinner and thinner, and pixels with noise or without.
+// Boxes on grey levels, thinner and thinner, and pixels with noise that is uniform or learned.
+// One finds: exact pixels score below every code; noise that fills its level or is learned ends at the entropy.
 
 import { COLORS, board, figure, fixed, handle, make, plane, range } from './lib.mjs'
 
@@ -21,6 +22,19 @@ export function score(law, width, noise, weight) {
   return -sumOf(law.map(p => p * (share * bits(p, 0) + (share < 1 ? (1 - share) * bits(p, width) : 0))))
 }
 
+// Bits of pixels whose noise follows the model's own law inside its level, and pays for it:
+// what the model says over what the noise says is then the probability of the level.
+const massOf = (p, levels, weight) => (1 - weight) * p + weight / levels
+export const learnedScore = (law, weight) => -sumOf(law.map(p => p * Math.log2(massOf(p, law.length, weight))))
+
+// The place in −1/2…1/2 below which such noise has a share of its probability.
+export function ownPlace(share, p, width, levels, weight) {
+  const room = (1 - width) / 2, beside = room * weight / levels / massOf(p, levels, weight)
+  if (share < beside) return -0.5 + room * share / beside
+  if (share > 1 - beside) return 0.5 - room * (1 - share) / beside
+  return width * ((share - beside) / (1 - 2 * beside) - 0.5)
+}
+
 // Even places in −1/2…1/2, as many for a level as its frequency asks for.
 const places = (law, n) => law.map(p => range(Math.max(2, Math.round(p * n)), -0.48, 0.48))
 
@@ -29,6 +43,7 @@ const verdict = (bits, entropy) => bits < 0 ? 'a code of negative length, which 
     : bits < entropy + 0.1 ? 'the entropy, as good as a code can be' : 'above the entropy, like every code'
 
 const TALLEST = 2
+const KINDS = ['uniform', 'learned']
 
 export default {
   render({ model, el }) {
@@ -38,10 +53,11 @@ export default {
 
     figure(model, el, {
       name: 'dequantize',
-      start: { log10: Math.log10(0.2), noise: 0 },
+      start: { log10: Math.log10(0.2), kind: KINDS[0], noise: 0 },
       controls: {
         log10: { label: 'width of the boxes', min: -3, max: 0, step: 0.02, show: v => (10 ** v).toPrecision(2) },
-        noise: { label: 'noise on the pixels', min: 0, max: 1, step: 0.01 },
+        kind: { label: 'noise', options: KINDS },
+        noise: { label: 'width of noise', min: 0, max: 1, step: 0.01 },
       },
       setup(stage, set) {
         const left = plane({ x: [0, levels], y: [-0.45, TALLEST], width: 310, height: 250, title: 'density over the grey levels', ticks: 0 })
@@ -79,29 +95,36 @@ export default {
         rule(right, [-3, entropy], [0, entropy], { stroke: COLORS.latent, 'stroke-dasharray': '5 4', 'stroke-width': 1.5 })
         word(right, -2.95, entropy, `entropy ${fixed(entropy)}`, { dy: -5 })
         const curve = rule(right, [0, 0], [0, 0], { stroke: COLORS.model, 'stroke-width': 2 })
+        const other = rule(right, [0, 0], [0, 0], { stroke: COLORS.floor, 'stroke-dasharray': '4 3' })
         const point = handle(right, {
           label: 'width of the boxes, logarithm', color: COLORS.model, free: 'x', step: 0.05,
           move: ([log10]) => set({ log10 }),
         })
-        return ({ log10, noise }) => {
-          const width = 10 ** log10
+        return ({ log10, kind, noise }) => {
+          const width = 10 ** log10, learned = kind === KINDS[1]
+          const place = (u, p) => learned ? ownPlace(u + 0.5, p, width, levels, weight) : u * noise
           law.forEach((p, i) => {
             const height = Math.min(boxDensity(p, width, levels, weight, 0), TALLEST)
             const wide = Math.max(left.px(width) - left.px(0), 0.8)
             const at = { x: left.px(i + 0.5) - wide / 2, y: left.py(height), width: wide, height: left.py(0) - left.py(height) }
             for (const [k, v] of Object.entries(at)) boxes[i].setAttribute(k, v)
             dots[i].forEach((u, j) => {
-              const off = Math.abs(u * noise) > width / 2
-              pixels[i][j].setAttribute('cx', left.px(i + 0.5 + u * noise))
+              const at = place(u, p)
+              const off = Math.abs(at) > width / 2 + 1e-9
+              pixels[i][j].setAttribute('cx', left.px(i + 0.5 + at))
               pixels[i][j].setAttribute('cy', left.py(-0.09 - 0.09 * (j % 4)))
               pixels[i][j].setAttribute('fill', off ? COLORS.other : COLORS.data)
             })
           })
           const highest = boxDensity(Math.max(...law), width, levels, weight, 0)
           tall.textContent = highest > TALLEST ? `the tallest reaches ${highest.toPrecision(2)}` : ''
-          curve.setAttribute('d', right.path(range(151, -3, 0).map(v => [v, score(law, 10 ** v, noise, weight)])))
-          const bits = score(law, width, noise, weight)
+          const uniform = right.path(range(151, -3, 0).map(v => [v, score(law, 10 ** v, noise, weight)]))
+          const own = learnedScore(law, weight), level = right.path([[-3, own], [0, own]])
+          curve.setAttribute('d', learned ? level : uniform)
+          other.setAttribute('d', learned ? uniform : '')
+          const bits = learned ? own : score(law, width, noise, weight)
           point([log10, bits])
+          if (learned) return `Noise that follows the model's own law inside a level, and pays for its bits: pixels score ${fixed(bits)} bits at every width of the boxes, ${verdict(bits, entropy)}.`
           const missed = noise > width ? `${fixed(100 * (1 - width / noise), 0)} % of the noisy pixels fall beside the boxes. ` : ''
           return `${missed}Pixels score ${fixed(bits)} bits: ${verdict(bits, entropy)}.`
         }

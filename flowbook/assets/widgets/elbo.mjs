@@ -1,4 +1,5 @@
 // Move an encoder over a posterior: the bound moves, and log p(x) does not.
+// One finds: moving the encoder moves the bound and never log p(x); the gap closes only at the posterior.
 
 import { COLORS, board, clamp, figure, fixed, handle, make, numbers, plane, range } from './lib.mjs'
 

@@ -1,4 +1,5 @@
 // Who reads whom in a chain of couplings, and how its Jacobian fills, layer by layer.
+// One finds: halves in turn fill the Jacobian in three layers; two are enough if a single number changes first.
 
 import { COLORS, board, figure, handle, make, plane, play } from './lib.mjs'
 import { ends, sized, sliders, uniform } from './pieces.mjs'

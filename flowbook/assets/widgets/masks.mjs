@@ -1,4 +1,5 @@
 // The masks of a MADE: drag the order of generation, and follow what one coordinate reaches.
+// One finds: a coordinate reaches those that come after it in the order and no other, whatever the hidden units.
 
 import { COLORS, board, figure, handle, make, plane } from './lib.mjs'
 import { sized, uniform } from './pieces.mjs'

@@ -1,4 +1,5 @@
 // MAF and IAF at the same task, call by call of their network: which cells are known.
+// One finds: one call is enough if the network reads a row that is known; otherwise it takes a call for each cell.
 
 import { COLORS, board, figure, make, plane, play } from './lib.mjs'
 import { ends, sliders } from './pieces.mjs'

@@ -1,4 +1,5 @@
 // Drag the knots of a rational-quadratic spline, and see its slope and the density it gives.
+// One finds: a knot changes the density between its neighbours and nowhere else, and no drag breaks the map.
 
 import { COLORS, board, clamp, figure, fixed, handle, make, plane, range } from './lib.mjs'
 import { along, back } from './rq.mjs'

@@ -1,4 +1,5 @@
 // Stretch an axis, and watch twenty strips of equal probability become wider or higher.
+// One finds: each strip keeps its probability: the density is high where the curve is flat, and nothing bounds it.
 
 import { COLORS, board, clamp, figure, fixed, handle, make, plane, range } from './lib.mjs'
 import { along, secants } from './rq.mjs'

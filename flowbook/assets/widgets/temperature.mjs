@@ -1,4 +1,5 @@
 // Noise scaled by a temperature: what a flow then draws, beside a power of its density.
+// One finds: cooled noise draws from a power of the density only if the flow keeps volume.
 
 import { COLORS, board, figure, fixed, handle, make, numbers, plane, play, range } from './lib.mjs'
 import { chain } from './flow2d.mjs'

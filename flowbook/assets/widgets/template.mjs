@@ -1,4 +1,5 @@
 // A figure that moves, in forty lines: copy it, and change every line but the first import.
+// One finds: a density that is stretched sinks, and its area stays one.
 
 import { COLORS, board, figure, fixed, handle, plane, make, range } from './lib.mjs'
 

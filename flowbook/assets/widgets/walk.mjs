@@ -1,15 +1,26 @@
-// Two points, and two ways between them: straight in x, or straight in z.
+// Two points, and three ways between them: straight in x, straight in z, or round the origin of z.
+// One finds: both ways in z follow the banana, the straight one in x leaves it; the round one keeps the norm.
 
 import { COLORS, board, clamp, figure, fixed, handle, make, plane, play, range } from './lib.mjs'
 import { chain, logNormal } from './flow2d.mjs'
 
 const mixed = (a, b, t) => a.map((v, i) => v + t * (b[i] - v))
 
-// A place on the straight line between two latent points, with its data point and the density there.
-export function straightInZ(flow, za, zb, t) {
-  const z = mixed(za, zb, t)
+// A latent point with its data point and the density there.
+function fromZ(flow, z) {
   const { states, sums } = flow.trace(z)
   return { z, x: states.at(-1), logP: logNormal(z) - sums.at(-1) }
+}
+
+// A place on the straight line between two latent points.
+export const straightInZ = (flow, za, zb, t) => fromZ(flow, mixed(za, zb, t))
+
+// A place on the way that turns the shorter way round, at a norm between those of its ends.
+export function roundInZ(flow, za, zb, t) {
+  const [a, b] = [za, zb].map(([u, v]) => Math.atan2(v, u))
+  const turn = Math.atan2(Math.sin(b - a), Math.cos(b - a))
+  const [norm] = mixed([Math.hypot(...za)], [Math.hypot(...zb)], t)
+  return fromZ(flow, [norm * Math.cos(a + t * turn), norm * Math.sin(a + t * turn)])
 }
 
 // The same on the straight line between two data points.
@@ -27,7 +38,7 @@ function within(p, points) {
   return pieces.map(piece => p.path(piece)).join('')
 }
 
-const LOWEST = -20
+const LOWEST = -20, FARTHEST = 5
 
 export default {
   render({ model, el }) {
@@ -35,6 +46,7 @@ export default {
     const flow = chain(layers)
     const ways = [
       { go: straightInZ, at: 'z', color: COLORS.latent, dash: 'none', title: 'straight in z' },
+      { go: roundInZ, at: 'z', color: COLORS.other, dash: '9 3 2 3', title: 'round in z' },
       { go: straightInX, at: 'x', color: COLORS.data, dash: '6 4', title: 'straight in x' },
     ]
 
@@ -46,14 +58,17 @@ export default {
         go: { label: 'Walk', press: set => play(set, 't', 0, 1, 4) },
       },
       setup(stage, set) {
-        const small = { width: 200, height: 205 }
+        const half = { x: [0, 1], width: 200, height: 103, ticks: 3 }
         const planes = [
-          plane({ x: [-4, 4], y: [-4, 4], title: 'latent plane z', ...small }),
-          plane({ x: frame.slice(0, 2), y: frame.slice(2), title: 'data plane x', ...small }),
-          plane({ x: [0, 1], y: [LOWEST, 7], title: 'log p on the way, nats', ...small, ticks: 3 }),
+          plane({ x: [-4, 4], y: [-4, 4], width: 200, height: 206, title: 'latent plane z' }),
+          plane({ x: frame.slice(0, 2), y: frame.slice(2), width: 200, height: 206, title: 'data plane x' }),
+          plane({ y: [LOWEST, 7], title: 'log p on the way, nats', ...half }),
+          plane({ y: [0, FARTHEST], title: 'norm of z on the way', ...half }),
         ]
-        board(stage, planes, 'Two ways between two points')
-        const [latent, data, profile] = planes
+        const [latent, data, profile, norms] = planes
+        norms.g.setAttribute('transform', 'translate(0 103)')
+        board(stage, [latent, data, { g: make('g', {}, profile.g, norms.g), width: 200, height: 206 }],
+          'Three ways between two points')
         for (const z of points) {
           const x = flow.trace(z).states.at(-1)
           for (const [p, [a, b]] of [[latent, z], [data, x]])
@@ -64,9 +79,14 @@ export default {
           way.spots = planes.map(() => make('circle', { r: 4.5, fill: way.color }))
           planes.forEach((p, i) => p.under.append(way.paths[i], way.spots[i]))
         }
-        ways.forEach(({ color, dash, title }, i) => profile.under.append(
-          make('path', { d: profile.path([[0.1, -14.5 - 2.6 * i], [0.22, -14.5 - 2.6 * i]]), stroke: color, 'stroke-width': 2, 'stroke-dasharray': dash }),
-          make('text', { x: profile.px(0.26), y: profile.py(-15 - 2.6 * i) }, title)))
+        const legend = make('p', { style: 'display: flex; flex-wrap: wrap; gap: 0 1.4em; margin: .2em 0' })
+        for (const { color, dash, title } of ways) {
+          const line = make('path', { d: 'M0 5H34', stroke: color, 'stroke-width': 2.5, 'stroke-dasharray': dash })
+          const swatch = make('svg', { viewBox: '0 0 34 10', style: 'display: inline-block; width: 34px; margin-right: 6px' })
+          swatch.append(line)
+          legend.append(make('span', {}, swatch, title))
+        }
+        stage.append(legend)
         const place = x => x.map((v, i) => clamp(v, ...[data.x, data.y][i]))
         const both = ['a', 'b'].map(key => [
           handle(latent, { label: `z of end ${key}`, color: COLORS.model, step: 0.1, r: 6,
@@ -78,18 +98,18 @@ export default {
           const said = ways.map(way => {
             const walk = s => way.go(flow, ...(way.at === 'z' ? latentEnds : [a, b]), s)
             const steps = range(121, 0, 1).map(s => ({ s, ...walk(s) }))
-            const shown = [steps.map(q => q.z), steps.map(q => q.x), steps.map(q => [q.s, Math.max(q.logP, LOWEST)])]
-            const here = walk(t)
-            const spots = [here.z, here.x, [t, Math.max(here.logP, LOWEST)]]
+            const drawn = q => [q.z, q.x, [q.s, Math.max(q.logP, LOWEST)], [q.s, Math.min(Math.hypot(...q.z), FARTHEST)]]
+            const here = { s: t, ...walk(t) }, spots = drawn(here)
+            const lines = planes.map((_, i) => steps.map(q => drawn(q)[i]))
             planes.forEach((p, i) => {
               const seen = within(p, [spots[i]])
-              way.paths[i].setAttribute('d', within(p, shown[i]))
+              way.paths[i].setAttribute('d', within(p, lines[i]))
               way.spots[i].setAttribute('visibility', seen ? 'visible' : 'hidden')
               way.spots[i].setAttribute('cx', p.px(spots[i][0]))
               way.spots[i].setAttribute('cy', p.py(spots[i][1]))
             })
             const least = Math.min(...steps.map(q => q.logP))
-            return `${way.title} ${fixed(here.logP, 1)} (lowest ${fixed(least, 1)}), at z = (${here.z.map(v => fixed(v, 1)).join(', ')})`
+            return `${way.title} ${fixed(here.logP, 1)} (lowest ${fixed(least, 1)}) at norm ${fixed(Math.hypot(...here.z), 1)}`
           })
           both.forEach(([inZ, inX], i) => {
             const x = [a, b][i]

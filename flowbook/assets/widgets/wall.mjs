@@ -1,4 +1,5 @@
-// Scrub through the training of three flows, and see which of them pass the wall.
+// Scrub through the training of three flows, and see which pass the wall; then change the size of the data.
+// One finds: without scales the cost stops at the least for constant area; at one size of the data it is the entropy.
 
 import { COLORS, board, figure, fixed, handle, make, plane, play } from './lib.mjs'
 
@@ -26,14 +27,31 @@ export function unpack(run, window, n) {
   return frames(run.places, window, n + run.dots).map(all => ({ half: all.slice(0, n), dots: all.slice(n) }))
 }
 
+// The least cost at constant area, and the entropy, of data that are `size` times as large.
+export const leastAt = (size, { wall, spread }) => wall + spread * size ** 2
+export const entropyAt = (size, { entropy }) => entropy + 2 * Math.log(size)
+
+// What the best flow of constant area makes of the curve around half of the base's mass,
+// when `half` is that of the data at size 1.
+export function bestAt(size, half, spread) {
+  const wide = spread ** -0.5
+  return half.map(([a, b]) => {
+    const up = wide * b
+    return [wide * (a - 10 * b * b) + 10 / size * up * up, up]
+  })
+}
+
 const PAINT = [COLORS.other, COLORS.model, COLORS.latent]
+
+const LEAST = -1, MOST = 1.7  // of the size, as a power of 2
 
 export default {
   render({ model, el }) {
-    const { runs, steps, window: frame, data, half, lines } = model.get('state')
+    const { runs, steps, window: frame, data, half, lines, spread, sizes } = model.get('state')
     const names = runs.map(run => run.name), last = steps.length - 1
     const films = runs.map(run => unpack(run, frame, half.length))
-    const wall = lines.find(([name]) => name === 'wall')[1]
+    const level = name => lines.find(([n]) => n === name)[1]
+    const wall = level('wall'), law = { wall, spread, entropy: level('entropy') }
     const target = areaOf(half)
     const outside = ([a, b]) => a <= frame[0] || a >= frame[1] || b <= frame[2] || b >= frame[3]
     const root = k => Math.sqrt(steps[k])
@@ -41,17 +59,22 @@ export default {
 
     figure(model, el, {
       name: 'wall',
-      start: { flow: names[0], k: last },
+      start: { flow: names[0], k: last, size: 0 },
       controls: {
         flow: { label: 'flow', options: names },
         k: { label: 'step', min: 0, max: last, step: 1, show: k => `${steps[Math.round(k)]}` },
+        size: { label: 'size of the data', min: LEAST, max: MOST, step: 0.02, show: v => fixed(2 ** v) },
         go: { label: 'Train', press: set => play(set, 'k', 0, last, 5) },
       },
       setup(stage, set) {
         const costs = runs.flatMap(run => run.costs), low = Math.min(...costs, ...lines.map(([, v]) => v))
-        const left = plane({ x: [0, 1.04 * root(last)], y: [low - 0.15, Math.max(...costs)], width: 320, height: 260, title: 'NLL of fresh points, nats, by step', ticks: 0 })
-        const right = plane({ x: frame.slice(0, 2), y: frame.slice(2), width: 300, height: 260, title: 'data (orange) and model' })
-        board(stage, [left, right], 'The cost of a flow while it trains, and what it makes of noise')
+        const left = plane({ x: [0, 1.04 * root(last)], y: [low - 0.15, Math.max(...costs)], width: 320, height: 220, title: 'NLL of fresh points, nats, by step', ticks: 0 })
+        const right = plane({ x: frame.slice(0, 2), y: frame.slice(2), width: 300, height: 220, title: 'data (orange) and model' })
+        const under = plane({ x: [LEAST, MOST], y: [entropyAt(2 ** LEAST, law) - 0.1, leastAt(2 ** MOST, law)], width: 320, height: 170, title: 'least NLL, by size of the data', ticks: 0 })
+        const fits = plane({ x: [-0.25, 1.2], y: [-0.45, 0.45], width: 300, height: 170, title: 'data of this size, best at constant area', ticks: 3 })
+        for (const p of [under, fits]) p.g.setAttribute('transform', 'translate(0 220)')
+        board(stage, [{ g: make('g', {}, left.g, under.g), width: 320, height: 390 }, { g: make('g', {}, right.g, fits.g), width: 300, height: 390 }],
+          'The cost of a flow while it trains, the least cost for data of other sizes, and what a flow makes of noise')
         const path = (p, color, more = {}) => {
           const e = make('path', { fill: 'none', stroke: color, ...more })
           p.under.append(e)
@@ -75,6 +98,25 @@ export default {
         const point = handle(left, { label: 'step of training', free: 'x', color: COLORS.floor, step: 1,
           move: ([v]) => set({ k: near(v) }) })
 
+        path(under, 'currentColor').setAttribute('d', under.path([[LEAST, under.y[1]], [LEAST, under.y[0]], [MOST, under.y[0]]]))
+        for (const v of [0.5, 1, 2, 3]) word(under, Math.log2(v), under.y[0], v, { dy: 16, 'text-anchor': 'middle' })
+        for (const v of [-4, -3, -2, -1]) word(under, LEAST, v, `−${-v}`, { dx: -5, dy: 4, 'text-anchor': 'end' })
+        const sized = f => Array.from({ length: 91 }, (_, i) => LEAST + (MOST - LEAST) * i / 90).map(v => [v, f(2 ** v, law)])
+        const inkOf = { 'constant area': [leastAt, PAINT[0], {}], wall: [() => wall, 'currentColor', { 'stroke-dasharray': '2 3' }], entropy: [entropyAt, COLORS.data, {}] }
+        for (const [f, color, more] of Object.values(inkOf)) path(under, color, { 'stroke-width': 2, ...more }).setAttribute('d', under.path(sized(f)))
+        word(under, -0.9, leastAt(2 ** -0.9, law), 'constant area', { dy: -6 })
+        word(under, MOST, wall, 'wall', { dy: 13, 'text-anchor': 'end' })
+        word(under, -0.3, entropyAt(2 ** -0.3, law), 'entropy', { dx: 10, dy: 12 })
+        for (const { size, cost } of sizes)
+          under.under.append(make('circle', { cx: under.px(Math.log2(size)), cy: under.py(cost), r: 3.5, fill: 'none', stroke: 'currentColor', 'stroke-width': 1.5 }))
+        const sizer = handle(under, { label: 'size of the data, as a power of 2', free: 'x', color: COLORS.floor, step: 0.1, r: 6,
+          move: ([v]) => set({ size: v }) })
+
+        const clip = make('clipPath', { id: 'wall-fits' }, make('path', { d: fits.path([[-0.25, -0.45], [1.2, -0.45], [1.2, 0.45], [-0.25, 0.45]]) }))
+        fits.under.append(clip)
+        const grown = path(fits, COLORS.data, { 'stroke-width': 2, fill: COLORS.data, 'fill-opacity': 0.3, 'clip-path': 'url(#wall-fits)' })
+        const bent = path(fits, PAINT[0], { 'stroke-width': 2, 'clip-path': 'url(#wall-fits)' })
+
         for (const [a, b] of data) right.under.append(make('circle', { cx: right.px(a), cy: right.py(b), r: 1.5, fill: COLORS.data, 'fill-opacity': 0.6 }))
         const dots = films[0][0].dots.map(() => make('circle', { r: 1.8, 'fill-opacity': 0.7 }))
         right.under.append(...dots)
@@ -93,6 +135,11 @@ export default {
           const run = runs[i], shot = films[i][k]
           curves.forEach((e, j) => e.setAttribute('stroke-opacity', i === j ? 1 : 0.4))
           point([root(k), run.costs[k]])
+          const size = 2 ** values.size, least = leastAt(size, law), floor = entropyAt(size, law)
+          sizer([values.size, least])
+          const curve = points => fits.path([...points, points[0]])
+          grown.setAttribute('d', curve(half.map(([a, b]) => [size * a, size * b])))
+          bent.setAttribute('d', curve(bestAt(size, half, spread)))
           ring.setAttribute('d', closed(shot.half))
           for (const side of ['stroke', 'fill']) ring.setAttribute(side, PAINT[i])
           dots.forEach((e, j) => {
@@ -103,7 +150,8 @@ export default {
           })
           const past = run.costs[k] < wall ? 'below the wall' : 'above the wall'
           return `${run.name} at step ${steps[k]}: ${fixed(run.costs[k])} nats, ${past}. The curve around half of the model's mass encloses `
-            + `${fixed(areaOf(shot.half) / target, 1)} times the area of that of the data.`
+            + `${fixed(areaOf(shot.half) / target, 1)} times the area of that of the data. `
+            + `At ${fixed(size)} times the size of the data, constant area costs at least ${fixed(least)} nats, ${fixed(least - floor)} above the entropy.`
         }
       },
     })
