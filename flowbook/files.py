@@ -342,7 +342,7 @@ def budget(meta: dict, header: dict) -> tuple[int, Ledger]:
     "The largest size that a file may name, and the ledger for building what it holds."
     values = survey(meta['flow'])
     held = values + sum(math.prod(shape) for _, shape in header.values())
-    tensors = 1_000 + 20 * len(header)
+    tensors = 300 + 10 * len(header)
     operations = 10 * tensors + 4 * values  # a graph is sorted entry by entry
     return max(2**20, held), Ledger(2**22 + 64 * held, tensors, operations)
 

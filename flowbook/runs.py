@@ -41,6 +41,7 @@ from .pixelflow import pixelflow
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
+    Logit,
     checkerboard_order,
     dequantize,
     image_bits,
@@ -324,6 +325,7 @@ def choose_settings(model: str, parts: Parts) -> dict:
 # %% ../nbs/80_runs.ipynb #80f1a620
 COUNT = Number(int, 1)
 POSITIVE = Number(float, 0, above=True)
+SQUEEZE = Number(float, 0, 0.5, above=True)
 ACTIVATIONS = Choice(('relu', 'tanh', 'silu'))
 NOISES = Choice(('uniform', 'learned'))
 ORDERS = Choice(('random', 'rows'))
@@ -376,6 +378,7 @@ class Job(FlowOptions):
     bound: float = setting(
         POSITIVE, 'largest log-scale of one coupling', 3.0, of='images'
     )
+    lam: float = setting(SQUEEZE, 'λ of the logit of the pixels', 1e-3, of='images')
     noise: str = setting(NOISES, 'dequantisation', 'uniform', of='images')
     labels: bool = setting(Flag(), 'condition on the class', False, of='images')
     start: str | None = setting(
@@ -576,7 +579,7 @@ def build_image_model(job: Job, parts: Parts) -> Model:
         options |= dict(width=width, activation=job.activation)
         options |= dict(scales=job.scales, blocks=job.blocks, bound=job.bound)
         flow = entry.build(shape, **options)
-        model = on_pixels(flow, shape, parts.levels, lam=0.05)  # as in RealNVP's paper
+        model = on_pixels(flow, shape, parts.levels, lam=job.lam)
     if job.noise == 'learned':
         model = Dequantized(model, LearnedNoise(shape))
     if job.start:
@@ -584,6 +587,11 @@ def build_image_model(job: Job, parts: Parts) -> Model:
     return model
 
 # %% ../nbs/80_runs.ipynb #3c00f55e
+def squeezes(model: Model) -> list:
+    "The λ of every logit of a model."
+    return [m.lam for m in model.modules() if isinstance(m, Logit)]
+
+
 def start_from(model: Model, run: str) -> None:
     "Copy the weights of a run; parts that it lacks keep their own start."
     source, _ = read_run(run)
@@ -594,7 +602,8 @@ def start_from(model: Model, run: str) -> None:
         missing, extra = target.load_state_dict(source.state_dict(), strict=False)
     except RuntimeError as e:
         raise ValueError(f'start: {run} holds another architecture: {e}') from None
-    if extra or not all('read_context' in k for k in missing):
+    known = all('read_context' in k for k in missing)
+    if extra or not known or squeezes(target) != squeezes(source):
         raise ValueError(
             f'start: {run} holds another architecture; '
             'give the settings it was made with'

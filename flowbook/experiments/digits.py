@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core import Model
+from ..coupling import nice
 from ..data import fashion_mnist, mnist, mnist10k
 from ..files import write_bytes
 from ..glow import glow
@@ -32,9 +33,9 @@ from flowbook.pixels import (
     evaluate_bits,
     on_pixels,
 )
+from ..pixelflow import pixelflow
 from ..realnvp import realnvp
 from ..records import hardware, read_run, write_record
-from ..runs import in_bfloat16
 from ..train import Diverged, History, evaluate, fit
 
 # %% ../../nbs/15_digits.ipynb #7c497fd8
@@ -64,62 +65,53 @@ def baseline_record(
 
 # %% ../../nbs/15_digits.ipynb #d5ff2b01
 class Rung(NamedTuple):
-    "One rung of the ladder of repairs: a model and the noise that it is trained with."
+    "One rung of the ladder of repairs: a model, and how its images are prepared."
 
-    build: Callable  # `realnvp` on vectors, or a constructor of flows on images
+    build: Callable  # A constructor of flows on vectors or on images
     options: dict  # Arguments of `build`
     noise: str  # 'none', 'uniform' or 'learned'
+    lam: float = 1e-6  # λ of the logit, which `pixelflow` does without
 
 
 VECTORS = dict(
     dim=784,
+    layers=6,
     hidden=(128, 128),
-    activation='silu',
+    activation='relu',
     order=checkerboard_order(28, 28),
 )
-
-
+ONE_SCALE = dict(scales=1, checkerboards=5, width=24)  # six couplings too
+TWO_SCALES = dict(scales=2, width=24)
 GLOW = dict(scales=2, steps=6, width=32)
 
 # %% ../../nbs/15_digits.ipynb #c5c6109d
-REPAIRS = {  # each is one step from the one before
-    'fully connected, no noise': Rung(realnvp, VECTORS, 'none'),
-    '+ uniform noise, scale not bounded': Rung(
-        realnvp, VECTORS | dict(bound=None), 'uniform'
-    ),
-    '+ uniform noise, bounded scale': Rung(realnvp, VECTORS, 'uniform'),
-    '+ convolutions': Rung(
-        realnvp_images, dict(scales=1, width=24, checkerboards=6), 'uniform'
-    ),
-    '+ two scales': Rung(realnvp_images, dict(scales=2, width=24), 'uniform'),
+REPAIRS = {  # each is one change from the one before, the last three from Glow
+    'NICE, no noise': Rung(nice, VECTORS | dict(base='normal'), 'none'),
+    '+ uniform noise': Rung(nice, VECTORS | dict(base='normal'), 'uniform'),
+    '+ scales (RealNVP)': Rung(realnvp, VECTORS, 'uniform'),
+    '+ convolutions': Rung(realnvp_images, ONE_SCALE, 'uniform'),
+    '+ two scales': Rung(realnvp_images, TWO_SCALES, 'uniform'),
     '+ actnorm and 1×1 convolutions (Glow)': Rung(glow, GLOW, 'uniform'),
     '+ learned noise': Rung(glow, GLOW, 'learned'),
+    'Glow with λ = 0.001': Rung(glow, GLOW, 'uniform', 0.001),
+    'Glow with λ = 0.05': Rung(glow, GLOW, 'uniform', 0.05),
+    'one pixel at a time': Rung(pixelflow, dict(width=32, hidden=96), 'uniform'),
 }
 
 # %% ../../nbs/15_digits.ipynb #6d1f9a03
-class RungSettings(NamedTuple):
-    "What changes with the convolutions besides the model."
-
-    lam: float  # λ of the logit
-    lr: float  # Peak learning rate
-    bfloat16: bool  # Train the networks in bfloat16
-
-
-VECTOR_SETTINGS = RungSettings(lam=1e-6, lr=1e-3, bfloat16=False)
-
-
-IMAGE_SETTINGS = RungSettings(lam=0.05, lr=2e-3, bfloat16=True)
+TRAINING = dict(batch_size=32, lr=1e-3, warmup=50, ema=0.99)  # of every rung
 
 # %% ../../nbs/15_digits.ipynb #3a43f63f
 def build_rung(
     rung: Rung,
-    settings: RungSettings,
     seed: int = 0,  # Seed of the weights
 ) -> Model:  # A model of images of shape (1, 28, 28), in grey levels
     "Build the untrained model of a rung and leave the global random numbers alone."
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        flow = on_pixels(rung.build(**rung.options), lam=settings.lam)
+        flow = rung.build(**rung.options)
+        if rung.build is not pixelflow:
+            flow = on_pixels(flow, lam=rung.lam)
         if rung.noise == 'learned':
             return Dequantized(flow, LearnedNoise((1, 28, 28)))
     return flow
@@ -128,7 +120,6 @@ def build_rung(
 def train_rung(
     model: Model,  # From `build_rung`; its weights change
     rung: Rung,
-    settings: RungSettings,
     epochs: int,  # Passes over the 8,000 training images of mnist10k
     seed: int = 0,  # Seed of the training
 ) -> History:  # Of the training, see `fit`
@@ -142,14 +133,10 @@ def train_rung(
         valid=valid.float() if rung.noise == 'none' else valid,
         prepare=prepare[rung.noise],
         epochs=epochs,
-        batch_size=32,
         allow_ties=rung.noise == 'none',
-        loss=in_bfloat16(type(model).loss) if settings.bfloat16 else None,
-        lr=settings.lr,
-        warmup=50,
-        ema=0.99,
         seed=seed,
         device='cpu',
+        **TRAINING,
     )
 
 # %% ../../nbs/15_digits.ipynb #6d1f9a05
@@ -162,12 +149,12 @@ def repair(
 
     Without noise the median on bare grey levels is given too, in bits/dim."""
     rung = REPAIRS[name]
-    settings = VECTOR_SETTINGS if rung.build is realnvp else IMAGE_SETTINGS
-    model = build_rung(rung, settings, seed)
+    model = build_rung(rung, seed)
     parameters = sum(p.numel() for p in model.parameters())
-    row = dict(name=name, seed=seed, parameters=parameters)
+    row = dict(name=name, seed=seed, noise=rung.noise, lam=rung.lam)
+    row |= dict(model=rung.build.__name__, parameters=parameters)
     try:
-        history = train_rung(model, rung, settings, epochs, seed)
+        history = train_rung(model, rung, epochs, seed)
     except Diverged as e:
         return row | dict(diverged=str(e).split(',')[0])
     test, _ = mnist10k('test')
@@ -189,10 +176,13 @@ def record_repairs(
     for seed, name in itertools.product(range(seeds), REPAIRS):
         rows.append(repair(name, seed, epochs))
         print(rows[-1], flush=True)
+    test, _ = mnist10k('test')
     return dict(
         data='mnist10k',
         sizes=dict(train=8_000, valid=1_000, test=1_000),
         epochs=epochs,
+        training=TRAINING,
+        baselines=baselines(mnist10k('train')[0], test),
         rows=rows,
     )
 
