@@ -255,6 +255,8 @@ def stacked(*rows: list, **parts: Any) -> Any:
     return widgets.VBox([*lines, *parts.values()])
 
 # %% ../nbs/97_live.ipynb #97d0001d
+#| code-fold: true
+#| code-summary: "Code: the controls"
 def choose_training(training: Training) -> dict:
     "A control for each choice, set to that of a run."
     import ipywidgets as widgets
@@ -281,7 +283,7 @@ def choose_training(training: Training) -> dict:
         ),
     )  # fmt: skip
 
-# %% ../nbs/97_live.ipynb #97d0001e
+# %% ../nbs/97_live.ipynb #97d0001f
 class FitView(Panel):
     "A run, controls for it, its picture, and the picture in words."
 
@@ -320,11 +322,11 @@ class FitView(Panel):
             self.status.value = f'{e}; choose a lower rate and press Reset'
             return False
 
-# %% ../nbs/97_live.ipynb #97d0001f
+# %% ../nbs/97_live.ipynb #97d00021
 class FitPanel(FitView):
     "The panel of `live_fit`: each button is a method, and `training` is what they move."
 
-    active: 'FitPanel | None' = None  # the one that trains: two would share the time
+    active: 'FitPanel | None' = None  # the last to start; two would share the time
 
     def __init__(self, training: Training):
         super().__init__(training)
@@ -374,7 +376,7 @@ class FitPanel(FitView):
         self.training = Training(**self.training.settings | chosen)
         self.show()
 
-# %% ../nbs/97_live.ipynb #97d00020
+# %% ../nbs/97_live.ipynb #97d00022
 def live_fit(
     data: str = 'eight_gaussians',  # A key of `toys`
     flow: str = 'nsf',  # A key of `FLOWS`
@@ -388,7 +390,7 @@ def live_fit(
         FitPanel.active.pause()
     return FitPanel(Training(data, flow, layers, lr, seed, device))
 
-# %% ../nbs/97_live.ipynb #97d0002a
+# %% ../nbs/97_live.ipynb #97d0002c
 def reads_class(model: Flow) -> bool:
     "Whether a model of digits is given a class."
     return 10 in context_sizes(model)
@@ -403,7 +405,7 @@ def context_of(
         return None
     return torch.eye(10)[labels].to(model.like)
 
-# %% ../nbs/97_live.ipynb #97d0002b
+# %% ../nbs/97_live.ipynb #97d0002d
 def draw_digits(
     model: Flow,  # Of digits
     label: int = 3,  # Class, for a model that reads it
@@ -417,7 +419,7 @@ def draw_digits(
     shape = (n,) if context is None else ()
     return model.sample(shape, context, temperature, generator).cpu()
 
-# %% ../nbs/97_live.ipynb #97d0002d
+# %% ../nbs/97_live.ipynb #97d0002f
 @dataclass(frozen=True)
 class Way:
     "The way between two images in the latent space of a model."
@@ -452,7 +454,7 @@ def way_between(
     context = context_of(model, labels)
     return Way(model, model.bijection.inverse(noisy, context)[0], context)
 
-# %% ../nbs/97_live.ipynb #97d0002e
+# %% ../nbs/97_live.ipynb #97d00030
 def sheet_png(
     images: Tensor,  # Shape `(n, 1, h, w)`, range 0…255
     columns: int,  # How many in a row; divides `n`
@@ -471,7 +473,9 @@ def sheet_png(
     PIL.Image.fromarray(big.numpy()).save(png, 'png')
     return png.getvalue()
 
-# %% ../nbs/97_live.ipynb #97d00031
+# %% ../nbs/97_live.ipynb #97d00033
+#| code-fold: true
+#| code-summary: "Code: the controls"
 DIGIT_RUNS = (
     'mnist-glow-labels',
     'mnist-glow',
@@ -503,7 +507,7 @@ def choose_digits(run: str) -> dict:
         t=slider(0.5, min=0, max=1, step=0.05, description='way', **long),
     )
 
-# %% ../nbs/97_live.ipynb #97d00032
+# %% ../nbs/97_live.ipynb #97d00035
 class DigitView(Panel):
     "A model of digits, and pictures of what is chosen."
 
@@ -551,7 +555,7 @@ class DigitView(Panel):
         three = torch.stack([self.ends[0].float(), here, self.ends[1].float()])
         self.picture.value = sheet_png(three, 3, 5)
 
-# %% ../nbs/97_live.ipynb #97d00033
+# %% ../nbs/97_live.ipynb #97d00036
 class DigitPanel(DigitView):
     "The panel of `digits`: samples on the left, the way between two digits on the right."
 
@@ -592,7 +596,7 @@ class DigitPanel(DigitView):
             f"the way from {v['start']} to {v['end']}, a latent of length {length:.1f}"
         )
 
-# %% ../nbs/97_live.ipynb #97d00034
+# %% ../nbs/97_live.ipynb #97d00037
 def digits(
     run: str = 'mnist-glow-labels',  # A run on MNIST that ships, or the folder of one
     device: str | None = None,  # Where to compute; None takes CUDA if there is one

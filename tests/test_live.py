@@ -338,7 +338,7 @@ def test_a_notebook_shows_a_panel_as_one_widget(make):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA here')
-def test_the_same_on_a_graphics_card():
+def test_cuda_begins_and_learns_as_the_cpu_does():
     here, there = Training(**FAST), Training(**FAST | dict(device='cuda'))
     for a, b in zip(here.flow.parameters(), there.flow.parameters()):
         assert torch.equal(a, b.cpu())
