@@ -168,7 +168,7 @@ def draw_density_of(ax, frame: Frame) -> None:
     "The density of the flow, white where there is none."
     from matplotlib.colors import LinearSegmentedColormap
 
-    p = frame.density
+    p = frame.density.nan_to_num()
     top = max(p.quantile(0.995).item(), 1e-9)
     steps = LinearSegmentedColormap.from_list('', ['white', COLORS['model']], 12)
     shade = dict(cmap=steps, vmin=0, vmax=top, interpolation='bilinear')
@@ -191,6 +191,7 @@ def draw_losses_of(ax, frame: Frame) -> None:
     steps, held = zip(*frame.held)
     ax.plot(range(len(frame.losses)), frame.losses, color='#C4DDEC', lw=0.8)
     ax.plot(steps, held, color=COLORS['latent'], marker='.', label='points set aside')
+    held = [v for v in held if math.isfinite(v)] or [0.0]
     lows = [min(held)]
     if frame.floor is not None:
         ax.axhline(frame.floor, color=COLORS['floor'], ls='--', lw=1.2, label='floor')

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import time
+from dataclasses import replace
 
 import matplotlib
 import PIL.Image
@@ -65,6 +66,17 @@ def test_every_law_can_be_shown(data):
     assert (
         picture.size == (1080, 360) and len(picture.convert('RGB').getcolors(99999)) > 9
     )
+
+
+def test_a_flow_that_is_broken_can_still_be_shown():
+    run = Training(**FAST)
+    whole = run.frame()
+    nowhere = torch.full((80, 80), float('nan'))
+    far = torch.full((500, 2), float('inf'))
+    for held in [((0, 3.0), (1, float('inf'))), ((0, float('nan')),)]:
+        broken = replace(whole, density=nowhere, samples=far, held=held)
+        assert PIL.Image.open(io.BytesIO(frame_png(broken))).size == (1080, 360)
+        assert 'above the floor' in in_words(broken)
 
 
 def test_a_seed_says_all_and_looking_changes_nothing():
