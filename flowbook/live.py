@@ -191,12 +191,12 @@ def draw_losses_of(ax, frame: Frame) -> None:
     steps, held = zip(*frame.held)
     ax.plot(range(len(frame.losses)), frame.losses, color='#C4DDEC', lw=0.8)
     ax.plot(steps, held, color=COLORS['latent'], marker='.', label='points set aside')
-    held = [v for v in held if math.isfinite(v)] or [0.0]
-    lows = [min(held)]
+    known = [v for v in held if math.isfinite(v)] or [0.0]
+    lows = [min(known)]
     if frame.floor is not None:
         ax.axhline(frame.floor, color=COLORS['floor'], ls='--', lw=1.2, label='floor')
         lows.append(frame.floor)
-    top = max(held[len(held) // 10 :])  # the steep beginning leaves the picture
+    top = max(known[len(known) // 10 :])  # the steep beginning leaves the picture
     room = 0.1 * max(top - min(lows), 0.1)
     ax.set(ylim=(min(lows) - 2 * room, top + room), xlabel='step')
     ax.set_xlim(0, max(20, len(frame.losses)))
