@@ -1,8 +1,8 @@
 """Quarto's notebook filter: a notebook on stdin, the page of it on stdout.
 
 A book shows its code: exported cells appear as they are, with an anchor for each name,
-instead of the summary that nbdev would put in their place. A widget, which needs a kernel,
-is shown as a still picture from its stored state. Forms that read well in Jupyter become
+instead of the summary that nbdev would put in their place. A figure that moves brings its
+module along, and a still for a book on paper. Forms that read well in Jupyter become
 Quarto's (`tools/forms.py`), and code names an equation by its number. Then nbdev's own
 processors run (hidden cells, links from back-ticks), and links and references are mended."""
 
@@ -132,44 +132,6 @@ VIEW = 'application/vnd.jupyter.widget-view+json'
 STATE = 'application/vnd.jupyter.widget-state+json'
 
 
-def models(state, ref):
-    "A widget model and all models below it, from top to bottom."
-    model = state[ref.removeprefix('IPY_MODEL_')]
-    yield model
-    for child in model['state'].get('children', []):
-        yield from models(state, child)
-
-
-def still(cell, state):
-    "A widget cell as two: its code without output, and a still picture of its state."
-    views = [o['data'][VIEW] for o in cell['outputs'] if VIEW in o.get('data', {})]
-    inside = list(models(state, views[0]['model_id']))
-    picture = next(m for m in inside if m['model_name'] == 'ImageModel')
-    png = next(b['data'] for b in picture['buffers'] if b['path'] == ['value'])
-    described = [m['state'].get('description') for m in inside]
-    controls = ', '.join(d for d in described if d)
-    labels = [m['state']['value'] for m in inside if m['model_name'] == 'LabelModel']
-    reading = labels[0] if labels else ''
-    alt = (
-        'A still picture of an interactive figure. '
-        f'Controls: {controls}. Its read-out: {reading}.'
-    )
-    note = (
-        f'Runs in Jupyter, with controls for *{controls}*; '
-        f'this is a still picture of it. {reading}'
-    )
-    image = f'![](attachment:still.png){{fig-alt="{alt}"}}'
-    source = f'::: {{.widget-still}}\n{image}\n\n{note}\n:::'
-    yield {**cell, 'outputs': []}
-    yield dict(
-        cell_type='markdown',
-        id=f"s{cell['id']}",
-        metadata={},
-        source=source,
-        attachments={'still.png': {'image/png': png.replace('\n', '')}},
-    )
-
-
 def as_html(figure, name):
     "A figure that moves, as HTML: its state, its still, and the module that draws it."
     where = f'w-{name}-{figure["name"]}'
@@ -212,12 +174,8 @@ def replace_widgets(nb, name):
         if not shown:
             yield c
             continue
-        figure = state[shown[0]['model_id']]['state']
-        if '_esm' not in figure:
-            yield from still(c, state)
-            continue
+        source = living(state[shown[0]['model_id']]['state'], name)
         yield {**c, 'outputs': []}
-        source = living(figure, name)
         yield dict(cell_type='markdown', id=f's{c["id"]}', metadata={}, source=source)
 
 
