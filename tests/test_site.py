@@ -14,12 +14,14 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
+from flowbook.figures import COLORS
 from support import ROOT
 
 sys.path.insert(0, str(ROOT / 'tools'))
 import look
 import preview
-from quarto_filter import at_night
+from execnb.nbio import dict2nb
+from quarto_filter import at_night, few_folds, night
 
 NAMES = [Path(name).stem for _, name in preview.chapters()]
 KEYS = dict(  # of `_quarto.yml`: Quarto is silent about one that it does not know
@@ -142,6 +144,65 @@ def test_a_white_figure_has_a_twin_for_dark_ground_and_a_photograph_has_none():
     moves = io.BytesIO()
     plot.save(moves, 'png', save_all=True, append_images=[Image.new('RGB', (100, 50))])
     assert at_night(moves.getvalue()) is None
+
+
+def luminance(color):
+    "How light a colour is, as the guidelines for accessible pages count it."
+    linear = [
+        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+        for v in (c / 255 for c in color)
+    ]
+    return sum(a * v for a, v in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+@pytest.mark.parametrize('name', COLORS)
+def test_lines_in_the_colours_of_the_book_stand_out_on_both_grounds(name):
+    color = [int(COLORS[name][i : i + 2], 16) for i in (1, 3, 5)]
+    ground = luminance(night(255, 255, 255))
+    assert 1.05 / (luminance(color) + 0.05) >= 3
+    assert (luminance(night(*color)) + 0.05) / (ground + 0.05) >= 3
+
+
+def cell(kind, source, outputs=()):
+    return dict(
+        cell_type=kind, id='c', metadata={}, source=source, outputs=list(outputs)
+    )
+
+
+def test_folds_in_a_row_are_one_for_each_name():
+    fold, figure = '#| code-fold: true\n', '#| label: fig-a\n#| fig-cap: "A"\n'
+    cells = [
+        cell('code', f'{fold}#| code-summary: "Imports"\nimport math'),
+        cell('markdown', '[]{#e}'),
+        cell('code', f'{fold}#| code-summary: "Code: a number"\ne = math.e'),
+        cell('code', f'{figure}{fold}plot(e)', ['a picture']),
+        cell('code', f'{fold}#| code-summary: "Code: one"\n1'),
+        cell('code', f'{fold}#| code-summary: "Code: two"\n2'),
+        cell('markdown', 'Words.'),
+    ]
+    made = few_folds(dict2nb(cells=cells).cells)
+    assert [c.source for c in made] == [
+        '[]{#e}',
+        f'{fold}#| code-summary: "Code: a number"\n{figure}'
+        'import math\n\ne = math.e\n\nplot(e)',
+        f'{fold}#| code-summary: "Code: one"\n1',
+        f'{fold}#| code-summary: "Code: two"\n2',
+        'Words.',
+    ]
+
+
+def test_the_home_page_lists_chapters_in_the_order_and_the_parts_of_the_sidebar():
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    table = text.split('| chapter |')[1].split('\n\n')[0]
+    part, listed = '', []
+    for line in table.split('\n'):
+        if found := re.match(r'\| \*\*(.+)\*\* \|', line):
+            part = found[1]
+        listed += [(part, name) for name in re.findall(r'\((nbs/\w+\.ipynb)\)', line)]
+    chapters = list(preview.chapters())
+    order = [chapters.index(entry) for entry in listed if entry[0] != 'Machinery']
+    assert len(order) > 20 and order == sorted(order)
+    assert set(listed) <= set(chapters)
 
 
 def test_a_figure_stands_on_the_page_for_both_grounds(site):

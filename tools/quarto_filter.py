@@ -193,6 +193,8 @@ def night(r, g, b):
     "A colour for dark ground: the same hue, white as the ground, black as white."
     h, lightness, s = colorsys.rgb_to_hls(r / 255, g / 255, b / 255)
     turned = GROUND + (1 - GROUND) * (1 - lightness)
+    vivid = np.clip((max(r, g, b) - min(r, g, b)) / 51 - 1, 0, 1)  # a line, not a tint
+    turned += vivid * max(0, lightness - turned)  # and no darker than it was
     return [round(255 * v) for v in colorsys.hls_to_rgb(h, turned, s)]
 
 
@@ -256,6 +258,48 @@ def for_both_grounds(cells):
             yield c
 
 
+FOLD = re.compile(r'^#\| ?code-(?:fold: *true|summary: *(.*))\n', re.M)
+ANCHORS = re.compile(r'(\[\]\{#[\w.]+\} ?)+')
+
+
+def called(cells):
+    "What the summaries of folded cells say, beyond that there is code."
+    found = [yaml.safe_load(s) for c in cells for s in FOLD.findall(c.source) if s]
+    return [s for s in found if s not in ('Code', 'Imports')]
+
+
+def one_fold(cells):
+    "Folded cells that follow one another, as one cell in a list."
+    if len(cells) < 2:
+        return cells
+    summary = (called(cells) or ['Code'])[0]
+    *before, last = [FOLD.sub('', c.source) for c in cells]
+    options = re.match(r'(#\|.*\n)*', last)[0]
+    code = '\n\n'.join([*before, last[len(options) :]])
+    head = f'#| code-fold: true\n#| code-summary: {json.dumps(summary)}\n'
+    cells[-1].source = head + options + code
+    return cells[-1:]
+
+
+def few_folds(cells):
+    "Yield the cells; of folds in a row, anchors aside, each has a name that tells it apart."
+    row = []
+    for c in cells:
+        folded = bool(FOLD.search(c.source))
+        ends = len(called([*row, c])) > 1 if folded else not ANCHORS.fullmatch(c.source)
+        if ends:
+            yield from one_fold(row)
+            row = []
+        if not folded:
+            yield c
+            continue
+        row.append(c)
+        if c.outputs:
+            yield from one_fold(row)
+            row = []
+    yield from one_fold(row)
+
+
 class Pages(FilterDefaults):
     "nbdev's processors but the one that runs cells again: no page calls `show_doc`."
 
@@ -286,6 +330,7 @@ def page(text):
     nb['path_'] = str(path)
     with redirect_stdout(sys.stderr):
         Pages()(nb)
+    nb.cells = list(few_folds(nb.cells))
     # an empty state of widgets is enough for Quarto to fetch scripts
     nb.metadata.pop('widgets', None)
     for c in nb.cells:
