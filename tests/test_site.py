@@ -1,6 +1,8 @@
 """The site as a reader meets it, built without Quarto and opened in a browser."""
 
+import base64
 import io
+import json
 import os
 import re
 import sys
@@ -141,9 +143,32 @@ def test_a_white_figure_has_a_twin_for_dark_ground_and_a_photograph_has_none():
     r, g, b = turned.getpixel((20, 20))
     assert b > 200 and b > g > r  # still blue, and light
     assert at_night(in_png(Image.new('RGB', (100, 50), 'black'))) is None
+    plot.paste((0, 0, 0), (70, 10, 95, 35))  # a digit, on its own ground
+    assert at_night(in_png(plot)) is None
     moves = io.BytesIO()
     plot.save(moves, 'png', save_all=True, append_images=[Image.new('RGB', (100, 50))])
     assert at_night(moves.getvalue()) is None
+
+
+TURNS = re.compile(  # words for what the twin turns round
+    r'\b(black|white|dark(?:er|est)?|light(?:er|est)?|pale(?:r|st)?|bright(?:er|est)?)\b',
+    re.I,
+)
+DATA = re.compile(r'black (image|pixel)s?', re.I)  # as the camera saw them
+
+
+def test_words_on_a_figure_are_right_on_both_grounds():
+    wrong = []
+    for path in sorted((ROOT / 'nbs').glob('[0-9]*.ipynb')):
+        for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source'])
+            told = ' '.join(re.findall(r'^#\| fig-(?:cap|alt): (.*)', source, re.M))
+            words = TURNS.findall(DATA.sub('', told))
+            shown = [o.get('data', {}).get('image/png') for o in c.get('outputs', [])]
+            pngs = [base64.b64decode(''.join(png)) for png in shown if png]
+            if words and any(at_night(png) for png in pngs):
+                wrong.append(f'{path.stem}, {c["id"]}: {", ".join(words)}')
+    assert wrong == []
 
 
 def luminance(color):
@@ -203,6 +228,19 @@ def test_the_home_page_lists_chapters_in_the_order_and_the_parts_of_the_sidebar(
     order = [chapters.index(entry) for entry in listed if entry[0] != 'Machinery']
     assert len(order) > 20 and order == sorted(order)
     assert set(listed) <= set(chapters)
+
+
+def test_a_map_of_a_density_stays_dark_where_it_is_low():
+    plot = Image.new('RGB', (200, 100), 'white')
+    plot.paste((68, 1, 84), (20, 20, 120, 80))  # the low end of viridis
+    plot.paste((253, 231, 37), (50, 30, 70, 60))  # the high end
+    plot.paste((204, 121, 167), (80, 40, 84, 44))  # a point upon it
+    plot.paste((68, 1, 84), (150, 40, 154, 44))  # a point of that colour elsewhere
+    turned = Image.open(io.BytesIO(at_night(in_png(plot)))).convert('RGB')
+    for place in [(30, 30), (60, 50), (82, 42)]:
+        assert turned.getpixel(place) == plot.getpixel(place)
+    assert turned.getpixel((10, 10)) == (34, 34, 34)
+    assert luminance(turned.getpixel((152, 42))) > 0.2
 
 
 def test_a_figure_stands_on_the_page_for_both_grounds(site):

@@ -23,9 +23,11 @@ import numpy as np
 import yaml
 from execnb.nbio import dict2nb, nb2str
 from forms import to_quarto
+from matplotlib import colormaps
 from nbdev.config import get_config
 from nbdev.processors import FilterDefaults, exec_show_docs
 from PIL import Image
+from scipy import ndimage
 
 GROUND = 0.133  # lightness of the dark theme
 
@@ -204,16 +206,33 @@ def at_night(png):
     if getattr(image, 'n_frames', 1) > 1:
         return None
     pixels = np.asarray(image.convert('RGB'))
-    white, black = (pixels > 250).all(-1).mean(), (pixels < 40).all(-1).mean()
-    if white < 0.3 or black > 0.1:
+    if (pixels > 250).all(-1).mean() < 0.3 or thick((pixels < 40).all(-1)).any():
         return None
     image = image.convert('RGB').quantize(256, dither=Image.Dither.NONE)
-    palette = image.getpalette()
-    turned = [v for i in range(0, len(palette), 3) for v in night(*palette[i : i + 3])]
-    image.putpalette(turned)
+    palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    turned = np.array([night(*map(int, color)) for color in palette], np.uint8)
+    places = np.asarray(image)
+    pixels = turned[places]
+    for box in heat_maps(places, palette):
+        pixels[box] = palette[places[box]]
+    image = Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE)
     out = io.BytesIO()
     image.save(out, 'png', optimize=True)
     return out.getvalue()
+
+
+def thick(mask):
+    "What of a mask is no line, dot or letter."
+    return ndimage.grey_opening(mask.astype(np.uint8), 17) > 0
+
+
+def heat_maps(places, palette):
+    "The boxes of a picture with maps of a density, which are dark where it is low."
+    scale = 255 * np.array(colormaps['viridis'].colors)
+    near = np.abs(palette[:, None] - scale).max(-1).min(-1) < 10
+    mask = thick(near[places])
+    boxes = ndimage.find_objects(ndimage.label(mask)[0])
+    return [box for box in boxes if mask[box].mean() > 0.5]
 
 
 FIGURE = re.compile(r'^#\| ?(label|fig-cap|fig-alt): *(.*)\n', re.M)
