@@ -90,9 +90,18 @@ def numbered(source, own):
     return re.sub(r'Eq\. \((eq-[\w-]+)\)(?: of chapter \w+)?', number, source)
 
 
+def values(node):
+    "The names that an assignment gives to values."
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+        return []
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
+
+
 def names(source):
     "Anchors of what a cell defines, methods by `@patch` too, as nbdev's links name them."
     for node in ast.parse(source).body:
+        yield from (value.lower() for value in values(node) if value[0] != '_')
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             continue
         patched = any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list)
