@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pypandoc
 import pytest
 import yaml
 from filelock import FileLock
@@ -26,6 +27,7 @@ from execnb.nbio import dict2nb
 from quarto_filter import at_night, few_folds, night
 
 NAMES = [Path(name).stem for _, name in preview.chapters()]
+PAPER = ROOT / 'tools' / 'paper.lua'
 KEYS = dict(  # of `_quarto.yml`: Quarto is silent about one that it does not know
     top='project book website crossref bibliography ipynb-filters execute format',
     project='type output-dir resources',
@@ -245,7 +247,7 @@ def test_a_map_of_a_density_stays_dark_where_it_is_low():
 
 def test_a_figure_stands_on_the_page_for_both_grounds(site):
     text = (site[0] / 'nbs' / '05_train.html').read_text(encoding='utf-8')
-    whole = re.search(r'<div id="fig-chain".*?</div>.*?</div>.*?</div>', text, re.S)[0]
+    whole = re.search(r'<div id="fig-chain"(?:.*?</div>){4}', text, re.S)[0]
     shown = re.findall(r'class="(\w+)-content">\s*<p><img\s+src="([^"]+)"', whole)
     assert [theme for theme, _ in shown] == ['light', 'dark']
     grounds = [
@@ -256,11 +258,23 @@ def test_a_figure_stands_on_the_page_for_both_grounds(site):
     assert 'Figure 1: ' in whole and 'eight layers' in whole
 
 
+def test_on_paper_an_anchor_stands_once_and_on_something():
+    part = '::: {.quarto-book-part}\n# Images\n:::'
+    text = f'''{part}\n\n# MADE\n\n[]{{#made}} []{{#fit}} []{{#images}}
+
+Again: []{{#fit}}'''
+    made = pypandoc.convert_text(
+        text, 'typst', 'markdown', extra_args=[f'--lua-filter={PAPER}']
+    )
+    assert [made.count(f'<{name}>') for name in ('made', 'fit', 'images')] == [1, 1, 1]
+    assert '#metadata(none)<fit> #metadata(none)<images>' in made
+
+
 FAULTY = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Faults</title>
 <script>throw new Error('broken')</script><main>
 <p style="color: #999; background: white">Too pale to read.</p>
 <p>A reference to ?@eq-none, and a formula $x^2$.</p>
-<p id="same">One</p><p id="same">Two</p>
+<p>No link: [MADE](09_made.html).</p><p id="same">One</p><p id="same">Two</p>
 <pre style="overflow-x: auto">{code}</pre>
 <div style="width: 1500px">wide</div>
 <img src="picture.png" alt="short" style="width: 300px">
@@ -280,6 +294,7 @@ def test_what_a_reader_would_mind_is_found(tmp_path):
         'another host: https://example.org/far.png',
         'script: broken',
         'source shows: A reference to ?@eq-none',
+        'source shows: No link',
         'twice: #same',
         'coarse: picture.png, 1.00',
         'no words for a picture: picture.png',

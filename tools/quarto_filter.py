@@ -253,18 +253,22 @@ def themed(c, output, dark):
     width = output['metadata'].get('image/png', {}).get('width')
     alt = told['fig-alt'].replace('"', "'")
     size = f' width={width}' if width else ''
-    pictures = [
+    by_day, by_night = (
         f'::: {{.{k}-content}}\n![](attachment:{k}.png){{fig-alt="{alt}"{size}}}\n:::\n'
         for k in ('light', 'dark')
-    ]
-    inside = '\n'.join([*pictures, told['fig-cap']])
+    )
+    inside = f"""{by_day}
+:::: {{.content-visible when-format="html:js"}}
+{by_night}::::
+
+{told['fig-cap']}"""
     data = dict(light=output['data']['image/png'], dark=base64.b64encode(dark).decode())
     yield {**c, 'source': FIGURE.sub('', c['source']), 'outputs': []}
     yield dict(
         cell_type='markdown',
         id=f'f{c["id"]}',
         metadata={},
-        source=f':::: {{#{told["label"]}}}\n{inside}\n::::',
+        source=f'::::: {{#{told["label"]}}}\n{inside}\n:::::',
         attachments={f'{k}.png': {'image/png': v} for k, v in data.items()},
     )
 
