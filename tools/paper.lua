@@ -1,4 +1,5 @@
--- Anchors of a book on paper, where all pages are one: each stands once, and on something.
+-- A book on paper, where all pages are one. An anchor stands once, and on something; a
+-- heading has no link in it, since the table of contents makes it one.
 local seen = {}
 
 local function unnamed(head)
@@ -11,7 +12,10 @@ return {
       if not div.classes:includes('quarto-book-part') then return nil end
       return div:walk { Header = unnamed }
     end },
-  { Header = function(head) seen[head.identifier] = true end },
+  { Header = function(head)
+      seen[head.identifier] = true
+      return head:walk { Link = function(link) return link.content end }
+    end },
   { Span = function(span)
       local name = span.identifier
       if name == '' or #span.content > 0 then return nil end
