@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'STYLE', 'use_style', 'draw_grid', 'draw_density', 'draw_images', 'draw_diagram', 'n_states', 'state_at',
-           'log_prob_at', 'draw_state', 'browse_states']
+           'log_prob_at', 'draw_state']
 
 # %% ../nbs/90_figures.ipynb #dc54b349
 import io
@@ -307,50 +307,3 @@ def draw_state(
         draw_by_quadrant(ax, points, z)
     ax.set(xlim=window[:2], ylim=window[2:])
     return ax
-
-# %% ../nbs/90_figures.ipynb #bdf35160
-def state_as_png(flow: Flow, k: int, show: tuple, z: Tensor | None) -> bytes:
-    "The picture of a state, see `draw_state`, as a PNG file."
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4, 3.4), layout='constrained')
-    draw_state(figure.subplots(), flow, k, show, z)
-    png = io.BytesIO()
-    figure.savefig(png, format='png', dpi=100, metadata={'Software': None})
-    return png.getvalue()
-
-# %% ../nbs/90_figures.ipynb #bdf35162
-def browse_states(
-    flow: Flow,  # A flow over the plane, without context
-    z: Tensor | None = None,  # Latent points `(n, 2)`, see `draw_state`
-) -> Any:  # A widget for Jupyter: slider, three check boxes, picture
-    "Step through the states of a chain with a slider."
-    import ipywidgets as widgets
-
-    slider = widgets.IntSlider(
-        0,
-        0,
-        n_states(flow) - 1,
-        description='layer k',
-        layout=dict(width='420px', flex='0 0 auto'),
-        style=dict(description_width='60px'),
-    )
-    auto = dict(width='auto')
-    boxes = [
-        widgets.Checkbox(True, description=name, indent=False, layout=auto)
-        for name in ['grid', 'points', 'density']
-    ]
-    picture = widgets.Image(format='png', width=400)
-    status = widgets.Label()
-
-    def draw(change=None):
-        show = tuple(b.description for b in boxes if b.value)
-        picture.value = state_as_png(flow, slider.value, show, z)
-        shown = ', '.join(show) or 'nothing'
-        status.value = f'state {slider.value} of {slider.max}: {shown} shown'
-
-    for control in [slider, *boxes]:
-        control.observe(draw, 'value')
-    draw()
-    controls = widgets.HBox([slider, *boxes], layout=dict(flex_flow='row wrap'))
-    return widgets.VBox([controls, picture, status])

@@ -10,25 +10,11 @@ __all__ = []
 #| code-summary: "Code: what a page needs, and what that amounts to"
 import re
 
-ALIASES = {
-    'contract': '00_core',
-    'fit': '05_train',
-    'flows': '05_train',
-    'training': '05_train',
-    'NICE': '06_coupling',
-    'RealNVP': '07_realnvp',
-}  # words for a chapter that stand without a link
-
 
 def needs_of(text: str) -> list[str]:
-    "The pages that a page's line *Needs:* names, by link or by word."
+    "The pages to which a page's line *Needs:* leads."
     found = re.search(r'\*Needs:\*(.*?)\*Time:\*', text, re.S)
-    if not found:
-        return []
-    linked = re.findall(r'\]\(([\w]+)\.ipynb', found[1])
-    words = re.findall(r'\w+', re.sub(r'\[[^\]]*\]\([^)]*\)', '', found[1]))
-    named = [page for word, page in ALIASES.items() if word in words]
-    return list(dict.fromkeys(linked + named))
+    return re.findall(r'\]\((\w+)\.ipynb', found[1]) if found else []
 
 
 def depths_of(needs: dict) -> dict:

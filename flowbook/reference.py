@@ -74,7 +74,7 @@ def anchored(cells: list) -> set:
         if cell['cell_type'] == 'code' and re.match(
             r'#\| ?(exporti?|exports)\b', source
         ):
-            body = ast.parse(source).body
-            kinds = (ast.FunctionDef, ast.ClassDef)
-            found |= {n.name.lower() for n in body if isinstance(n, kinds)}
-    return found
+            for node in ast.parse(source).body:
+                targets = getattr(node, 'targets', [getattr(node, 'target', node)])
+                found |= {getattr(t, 'name', getattr(t, 'id', '')) for t in targets}
+    return {name.lower() for name in found}

@@ -1,6 +1,8 @@
 """The site as a reader meets it, built without Quarto and opened in a browser."""
 
+import base64
 import io
+import json
 import os
 import re
 import sys
@@ -9,19 +11,23 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pypandoc
 import pytest
 import yaml
 from filelock import FileLock
 from PIL import Image
 
+from flowbook.figures import COLORS
 from support import ROOT
 
 sys.path.insert(0, str(ROOT / 'tools'))
 import look
 import preview
-from quarto_filter import at_night
+from execnb.nbio import dict2nb
+from quarto_filter import at_night, few_folds, night
 
 NAMES = [Path(name).stem for _, name in preview.chapters()]
+PAPER = ROOT / 'tools' / 'paper.lua'
 KEYS = dict(  # of `_quarto.yml`: Quarto is silent about one that it does not know
     top='project book website crossref bibliography ipynb-filters execute format',
     project='type output-dir resources',
@@ -139,14 +145,109 @@ def test_a_white_figure_has_a_twin_for_dark_ground_and_a_photograph_has_none():
     r, g, b = turned.getpixel((20, 20))
     assert b > 200 and b > g > r  # still blue, and light
     assert at_night(in_png(Image.new('RGB', (100, 50), 'black'))) is None
+    plot.paste((0, 0, 0), (70, 10, 95, 35))  # a digit, on its own ground
+    assert at_night(in_png(plot)) is None
     moves = io.BytesIO()
     plot.save(moves, 'png', save_all=True, append_images=[Image.new('RGB', (100, 50))])
     assert at_night(moves.getvalue()) is None
 
 
+TURNS = re.compile(  # words for what the twin turns round
+    r'\b(black|white|dark(?:er|est)?|light(?:er|est)?|pale(?:r|st)?|bright(?:er|est)?)\b',
+    re.I,
+)
+DATA = re.compile(r'black (image|pixel)s?', re.I)  # as the camera saw them
+
+
+def test_words_on_a_figure_are_right_on_both_grounds():
+    wrong = []
+    for path in sorted((ROOT / 'nbs').glob('[0-9]*.ipynb')):
+        for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source'])
+            told = ' '.join(re.findall(r'^#\| fig-(?:cap|alt): (.*)', source, re.M))
+            words = TURNS.findall(DATA.sub('', told))
+            shown = [o.get('data', {}).get('image/png') for o in c.get('outputs', [])]
+            pngs = [base64.b64decode(''.join(png)) for png in shown if png]
+            if words and any(at_night(png) for png in pngs):
+                wrong.append(f'{path.stem}, {c["id"]}: {", ".join(words)}')
+    assert wrong == []
+
+
+def luminance(color):
+    "How light a colour is, as the guidelines for accessible pages count it."
+    linear = [
+        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+        for v in (c / 255 for c in color)
+    ]
+    return sum(a * v for a, v in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+@pytest.mark.parametrize('name', COLORS)
+def test_lines_in_the_colours_of_the_book_stand_out_on_both_grounds(name):
+    color = [int(COLORS[name][i : i + 2], 16) for i in (1, 3, 5)]
+    ground = luminance(night(255, 255, 255))
+    assert 1.05 / (luminance(color) + 0.05) >= 3
+    assert (luminance(night(*color)) + 0.05) / (ground + 0.05) >= 3
+
+
+def cell(kind, source, outputs=()):
+    return dict(
+        cell_type=kind, id='c', metadata={}, source=source, outputs=list(outputs)
+    )
+
+
+def test_folds_in_a_row_are_one_for_each_name():
+    fold, figure = '#| code-fold: true\n', '#| label: fig-a\n#| fig-cap: "A"\n'
+    cells = [
+        cell('code', f'{fold}#| code-summary: "Imports"\nimport math'),
+        cell('markdown', '[]{#e}'),
+        cell('code', f'{fold}#| code-summary: "Code: a number"\ne = math.e'),
+        cell('code', f'{figure}{fold}plot(e)', ['a picture']),
+        cell('code', f'{fold}#| code-summary: "Code: one"\n1'),
+        cell('code', f'{fold}#| code-summary: "Code: two"\n2'),
+        cell('markdown', 'Words.'),
+    ]
+    made = few_folds(dict2nb(cells=cells).cells)
+    assert [c.source for c in made] == [
+        '[]{#e}',
+        f'{fold}#| code-summary: "Code: a number"\n{figure}'
+        'import math\n\ne = math.e\n\nplot(e)',
+        f'{fold}#| code-summary: "Code: one"\n1',
+        f'{fold}#| code-summary: "Code: two"\n2',
+        'Words.',
+    ]
+
+
+def test_the_home_page_lists_chapters_in_the_order_and_the_parts_of_the_sidebar():
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    table = text.split('| chapter |')[1].split('\n\n')[0]
+    part, listed = '', []
+    for line in table.split('\n'):
+        if found := re.match(r'\| \*\*(.+)\*\* \|', line):
+            part = found[1]
+        listed += [(part, name) for name in re.findall(r'\((nbs/\w+\.ipynb)\)', line)]
+    chapters = list(preview.chapters())
+    order = [chapters.index(entry) for entry in listed if entry[0] != 'Machinery']
+    assert len(order) > 20 and order == sorted(order)
+    assert set(listed) <= set(chapters)
+
+
+def test_a_map_of_a_density_stays_dark_where_it_is_low():
+    plot = Image.new('RGB', (200, 100), 'white')
+    plot.paste((68, 1, 84), (20, 20, 120, 80))  # the low end of viridis
+    plot.paste((253, 231, 37), (50, 30, 70, 60))  # the high end
+    plot.paste((204, 121, 167), (80, 40, 84, 44))  # a point upon it
+    plot.paste((68, 1, 84), (150, 40, 154, 44))  # a point of that colour elsewhere
+    turned = Image.open(io.BytesIO(at_night(in_png(plot)))).convert('RGB')
+    for place in [(30, 30), (60, 50), (82, 42)]:
+        assert turned.getpixel(place) == plot.getpixel(place)
+    assert turned.getpixel((10, 10)) == (34, 34, 34)
+    assert luminance(turned.getpixel((152, 42))) > 0.2
+
+
 def test_a_figure_stands_on_the_page_for_both_grounds(site):
     text = (site[0] / 'nbs' / '05_train.html').read_text(encoding='utf-8')
-    whole = re.search(r'<div id="fig-chain".*?</div>.*?</div>.*?</div>', text, re.S)[0]
+    whole = re.search(r'<div id="fig-chain"(?:.*?</div>){4}', text, re.S)[0]
     shown = re.findall(r'class="(\w+)-content">\s*<p><img\s+src="([^"]+)"', whole)
     assert [theme for theme, _ in shown] == ['light', 'dark']
     grounds = [
@@ -157,11 +258,24 @@ def test_a_figure_stands_on_the_page_for_both_grounds(site):
     assert 'Figure 1: ' in whole and 'eight layers' in whole
 
 
+def test_on_paper_an_anchor_stands_once_and_on_something_and_no_heading_links():
+    part = '::: {.quarto-book-part}\n# Images\n:::'
+    text = f'''{part}\n\n# [`MADE`](b.html)\n\n[]{{#made}} []{{#fit}} []{{#images}}
+
+Again: []{{#fit}}'''
+    made = pypandoc.convert_text(
+        text, 'typst', 'markdown', extra_args=[f'--lua-filter={PAPER}']
+    )
+    assert [made.count(f'<{name}>') for name in ('made', 'fit', 'images')] == [1, 1, 1]
+    assert '#link' not in made and '= `MADE`' in made
+    assert '#metadata(none)<fit> #metadata(none)<images>' in made
+
+
 FAULTY = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Faults</title>
 <script>throw new Error('broken')</script><main>
 <p style="color: #999; background: white">Too pale to read.</p>
 <p>A reference to ?@eq-none, and a formula $x^2$.</p>
-<p id="same">One</p><p id="same">Two</p>
+<p>No link: [MADE](09_made.html).</p><p id="same">One</p><p id="same">Two</p>
 <pre style="overflow-x: auto">{code}</pre>
 <div style="width: 1500px">wide</div>
 <img src="picture.png" alt="short" style="width: 300px">
@@ -181,6 +295,7 @@ def test_what_a_reader_would_mind_is_found(tmp_path):
         'another host: https://example.org/far.png',
         'script: broken',
         'source shows: A reference to ?@eq-none',
+        'source shows: No link',
         'twice: #same',
         'coarse: picture.png, 1.00',
         'no words for a picture: picture.png',

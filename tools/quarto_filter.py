@@ -1,8 +1,8 @@
 """Quarto's notebook filter: a notebook on stdin, the page of it on stdout.
 
 A book shows its code: exported cells appear as they are, with an anchor for each name,
-instead of the summary that nbdev would put in their place. A widget, which needs a kernel,
-is shown as a still picture from its stored state. Forms that read well in Jupyter become
+instead of the summary that nbdev would put in their place. A figure that moves brings its
+module along, and a still for a book on paper. Forms that read well in Jupyter become
 Quarto's (`tools/forms.py`), and code names an equation by its number. Then nbdev's own
 processors run (hidden cells, links from back-ticks), and links and references are mended."""
 
@@ -23,9 +23,11 @@ import numpy as np
 import yaml
 from execnb.nbio import dict2nb, nb2str
 from forms import to_quarto
+from matplotlib import colormaps
 from nbdev.config import get_config
 from nbdev.processors import FilterDefaults, exec_show_docs
 from PIL import Image
+from scipy import ndimage
 
 GROUND = 0.133  # lightness of the dark theme
 
@@ -89,9 +91,18 @@ def numbered(source, own):
     return re.sub(r'Eq\. \((eq-[\w-]+)\)(?: of chapter \w+)?', number, source)
 
 
+def values(node):
+    "The names that an assignment gives to values."
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+        return []
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
+
+
 def names(source):
     "Anchors of what a cell defines, methods by `@patch` too, as nbdev's links name them."
     for node in ast.parse(source).body:
+        yield from (value.lower() for value in values(node) if value[0] != '_')
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             continue
         patched = any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list)
@@ -131,44 +142,6 @@ def show_exports(cells):
 
 VIEW = 'application/vnd.jupyter.widget-view+json'
 STATE = 'application/vnd.jupyter.widget-state+json'
-
-
-def models(state, ref):
-    "A widget model and all models below it, from top to bottom."
-    model = state[ref.removeprefix('IPY_MODEL_')]
-    yield model
-    for child in model['state'].get('children', []):
-        yield from models(state, child)
-
-
-def still(cell, state):
-    "A widget cell as two: its code without output, and a still picture of its state."
-    views = [o['data'][VIEW] for o in cell['outputs'] if VIEW in o.get('data', {})]
-    inside = list(models(state, views[0]['model_id']))
-    picture = next(m for m in inside if m['model_name'] == 'ImageModel')
-    png = next(b['data'] for b in picture['buffers'] if b['path'] == ['value'])
-    described = [m['state'].get('description') for m in inside]
-    controls = ', '.join(d for d in described if d)
-    labels = [m['state']['value'] for m in inside if m['model_name'] == 'LabelModel']
-    reading = labels[0] if labels else ''
-    alt = (
-        'A still picture of an interactive figure. '
-        f'Controls: {controls}. Its read-out: {reading}.'
-    )
-    note = (
-        f'Runs in Jupyter, with controls for *{controls}*; '
-        f'this is a still picture of it. {reading}'
-    )
-    image = f'![](attachment:still.png){{fig-alt="{alt}"}}'
-    source = f'::: {{.widget-still}}\n{image}\n\n{note}\n:::'
-    yield {**cell, 'outputs': []}
-    yield dict(
-        cell_type='markdown',
-        id=f"s{cell['id']}",
-        metadata={},
-        source=source,
-        attachments={'still.png': {'image/png': png.replace('\n', '')}},
-    )
 
 
 def as_html(figure, name):
@@ -214,12 +187,8 @@ def replace_widgets(nb, name):
         if not shown:
             yield c
             continue
-        figure = state[shown[0]['model_id']]['state']
-        if '_esm' not in figure:
-            yield from still(c, state)
-            continue
+        source = living(state[shown[0]['model_id']]['state'], name)
         yield {**c, 'outputs': []}
-        source = living(figure, name)
         yield dict(cell_type='markdown', id=f's{c["id"]}', metadata={}, source=source)
 
 
@@ -237,6 +206,8 @@ def night(r, g, b):
     "A colour for dark ground: the same hue, white as the ground, black as white."
     h, lightness, s = colorsys.rgb_to_hls(r / 255, g / 255, b / 255)
     turned = GROUND + (1 - GROUND) * (1 - lightness)
+    vivid = np.clip((max(r, g, b) - min(r, g, b)) / 51 - 1, 0, 1)  # a line, not a tint
+    turned += vivid * max(0, lightness - turned)  # and no darker than it was
     return [round(255 * v) for v in colorsys.hls_to_rgb(h, turned, s)]
 
 
@@ -246,16 +217,33 @@ def at_night(png):
     if getattr(image, 'n_frames', 1) > 1:
         return None
     pixels = np.asarray(image.convert('RGB'))
-    white, black = (pixels > 250).all(-1).mean(), (pixels < 40).all(-1).mean()
-    if white < 0.3 or black > 0.1:
+    if (pixels > 250).all(-1).mean() < 0.3 or thick((pixels < 40).all(-1)).any():
         return None
     image = image.convert('RGB').quantize(256, dither=Image.Dither.NONE)
-    palette = image.getpalette()
-    turned = [v for i in range(0, len(palette), 3) for v in night(*palette[i : i + 3])]
-    image.putpalette(turned)
+    palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    turned = np.array([night(*map(int, color)) for color in palette], np.uint8)
+    places = np.asarray(image)
+    pixels = turned[places]
+    for box in heat_maps(places, palette):
+        pixels[box] = palette[places[box]]
+    image = Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE)
     out = io.BytesIO()
     image.save(out, 'png', optimize=True)
     return out.getvalue()
+
+
+def thick(mask):
+    "What of a mask is no line, dot or letter."
+    return ndimage.grey_opening(mask.astype(np.uint8), 17) > 0
+
+
+def heat_maps(places, palette):
+    "The boxes of a picture with maps of a density, which are dark where it is low."
+    scale = 255 * np.array(colormaps['viridis'].colors)
+    near = np.abs(palette[:, None] - scale).max(-1).min(-1) < 10
+    mask = thick(near[places])
+    boxes = ndimage.find_objects(ndimage.label(mask)[0])
+    return [box for box in boxes if mask[box].mean() > 0.5]
 
 
 FIGURE = re.compile(r'^#\| ?(label|fig-cap|fig-alt): *(.*)\n', re.M)
@@ -267,18 +255,22 @@ def themed(c, output, dark):
     width = output['metadata'].get('image/png', {}).get('width')
     alt = told['fig-alt'].replace('"', "'")
     size = f' width={width}' if width else ''
-    pictures = [
+    by_day, by_night = (
         f'::: {{.{k}-content}}\n![](attachment:{k}.png){{fig-alt="{alt}"{size}}}\n:::\n'
         for k in ('light', 'dark')
-    ]
-    inside = '\n'.join([*pictures, told['fig-cap']])
+    )
+    inside = f"""{by_day}
+:::: {{.content-visible when-format="html:js"}}
+{by_night}::::
+
+{told['fig-cap']}"""
     data = dict(light=output['data']['image/png'], dark=base64.b64encode(dark).decode())
     yield {**c, 'source': FIGURE.sub('', c['source']), 'outputs': []}
     yield dict(
         cell_type='markdown',
         id=f'f{c["id"]}',
         metadata={},
-        source=f':::: {{#{told["label"]}}}\n{inside}\n::::',
+        source=f'::::: {{#{told["label"]}}}\n{inside}\n:::::',
         attachments={f'{k}.png': {'image/png': v} for k, v in data.items()},
     )
 
@@ -298,6 +290,48 @@ def for_both_grounds(cells):
             yield from themed(c, pngs[0], dark)
         else:
             yield c
+
+
+FOLD = re.compile(r'^#\| ?code-(?:fold: *true|summary: *(.*))\n', re.M)
+ANCHORS = re.compile(r'(\[\]\{#[\w.]+\} ?)+')
+
+
+def called(cells):
+    "What the summaries of folded cells say, beyond that there is code."
+    found = [yaml.safe_load(s) for c in cells for s in FOLD.findall(c.source) if s]
+    return [s for s in found if s not in ('Code', 'Imports')]
+
+
+def one_fold(cells):
+    "Folded cells that follow one another, as one cell in a list."
+    if len(cells) < 2:
+        return cells
+    summary = (called(cells) or ['Code'])[0]
+    *before, last = [FOLD.sub('', c.source) for c in cells]
+    options = re.match(r'(#\|.*\n)*', last)[0]
+    code = '\n\n'.join([*before, last[len(options) :]])
+    head = f'#| code-fold: true\n#| code-summary: {json.dumps(summary)}\n'
+    cells[-1].source = head + options + code
+    return cells[-1:]
+
+
+def few_folds(cells):
+    "Yield the cells; of folds in a row, anchors aside, each has a name that tells it apart."
+    row = []
+    for c in cells:
+        folded = bool(FOLD.search(c.source))
+        ends = len(called([*row, c])) > 1 if folded else not ANCHORS.fullmatch(c.source)
+        if ends:
+            yield from one_fold(row)
+            row = []
+        if not folded:
+            yield c
+            continue
+        row.append(c)
+        if c.outputs:
+            yield from one_fold(row)
+            row = []
+    yield from one_fold(row)
 
 
 class Pages(FilterDefaults):
@@ -330,6 +364,7 @@ def page(text):
     nb['path_'] = str(path)
     with redirect_stdout(sys.stderr):
         Pages()(nb)
+    nb.cells = list(few_folds(nb.cells))
     # an empty state of widgets is enough for Quarto to fetch scripts
     nb.metadata.pop('widgets', None)
     for c in nb.cells:
