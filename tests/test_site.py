@@ -173,6 +173,16 @@ def test_words_on_a_figure_are_right_on_both_grounds():
     assert wrong == []
 
 
+def test_no_link_to_a_page_has_back_ticks_in_its_words():
+    "What stands in them becomes a link of its own, and the two show their source."
+    wrong = []
+    for path in sorted((ROOT / 'nbs').glob('[0-9]*.ipynb')):
+        for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source']) if c['cell_type'] == 'markdown' else ''
+            wrong += re.findall(r'\[[^]\n]*`\w+`[^]\n]*\]\(\w+\.ipynb', source)
+    assert wrong == []
+
+
 def luminance(color):
     "How light a colour is, as the guidelines for accessible pages count it."
     linear = [
