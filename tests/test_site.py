@@ -173,6 +173,16 @@ def test_words_on_a_figure_are_right_on_both_grounds():
     assert wrong == []
 
 
+def test_no_link_to_a_page_has_back_ticks_in_its_words():
+    "What stands in them becomes a link of its own, and the two show their source."
+    wrong = []
+    for path in sorted((ROOT / 'nbs').glob('[0-9]*.ipynb')):
+        for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source']) if c['cell_type'] == 'markdown' else ''
+            wrong += re.findall(r'\[[^]\n]*`\w+`[^]\n]*\]\(\w+\.ipynb', source)
+    assert wrong == []
+
+
 def luminance(color):
     "How light a colour is, as the guidelines for accessible pages count it."
     linear = [
@@ -258,15 +268,16 @@ def test_a_figure_stands_on_the_page_for_both_grounds(site):
     assert 'Figure 1: ' in whole and 'eight layers' in whole
 
 
-def test_on_paper_an_anchor_stands_once_and_on_something_and_no_heading_links():
+def test_on_paper_anchors_stand_once_headings_link_nowhere_and_lines_break():
     part = '::: {.quarto-book-part}\n# Images\n:::'
     text = f'''{part}\n\n# [`MADE`](b.html)\n\n[]{{#made}} []{{#fit}} []{{#images}}
 
-Again: []{{#fit}}'''
+Again: []{{#fit}} one<br>two'''
     made = pypandoc.convert_text(
         text, 'typst', 'markdown', extra_args=[f'--lua-filter={PAPER}']
     )
     assert [made.count(f'<{name}>') for name in ('made', 'fit', 'images')] == [1, 1, 1]
+    assert 'one \\\ntwo' in made
     assert '#link' not in made and '= `MADE`' in made
     assert '#metadata(none)<fit> #metadata(none)<images>' in made
 

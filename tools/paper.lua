@@ -1,5 +1,5 @@
 -- A book on paper, where all pages are one. An anchor stands once, and on something; a
--- heading has no link in it, since the table of contents makes it one.
+-- heading has no link in it, since the table of contents makes it one; lines break.
 local seen = {}
 
 local function unnamed(head)
@@ -15,6 +15,9 @@ return {
   { Header = function(head)
       seen[head.identifier] = true
       return head:walk { Link = function(link) return link.content end }
+    end },
+  { RawInline = function(raw)
+      if raw.format == 'html' and raw.text:match '^<br' then return pandoc.LineBreak() end
     end },
   { Span = function(span)
       local name = span.identifier
