@@ -170,7 +170,7 @@ def repair(
 def record_repairs(
     epochs: int = 8,  # Passes over the training images, of each rung
     seeds: int = 2,  # Runs of each rung
-) -> dict:  # The record of @tbl-repairs, scores in bits/dim
+) -> dict:  # The record of the ladder, scores in bits/dim
     "Train every rung with several seeds and print each score as it comes."
     rows = []
     for seed, name in itertools.product(range(seeds), REPAIRS):
