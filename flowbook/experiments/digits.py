@@ -23,6 +23,7 @@ from ..data import fashion_mnist, mnist, mnist10k
 from ..files import write_bytes
 from ..glow import glow
 from ..multiscale import realnvp_images
+from ..pixelflow import pixelflow
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
@@ -33,7 +34,6 @@ from flowbook.pixels import (
     evaluate_bits,
     on_pixels,
 )
-from ..pixelflow import pixelflow
 from ..realnvp import realnvp
 from ..records import hardware, read_run, write_record
 from ..train import Diverged, History, evaluate, fit
