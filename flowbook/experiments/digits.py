@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -99,7 +99,9 @@ REPAIRS = {  # each is one change from the one before, the last three from Glow
 }
 
 # %% ../../nbs/15_digits.ipynb #6d1f9a03
-TRAINING = dict(batch_size=32, lr=1e-3, warmup=50, ema=0.99)  # of every rung
+TRAINING: dict[str, Any] = dict(
+    batch_size=32, lr=1e-3, warmup=50, ema=0.99
+)  # of every rung
 
 # %% ../../nbs/15_digits.ipynb #3a43f63f
 def build_rung(
