@@ -38,6 +38,7 @@ def glow_of_plane(
     layers: int = 4,  # Number of steps
 ) -> Flow:  # Flow over vectors of shape `(..., 2)`
     "Glow on the plane: a point is an image of one pixel with two channels."
+    layers = Number(int, 1).check('layers', layers)
     steps = [GlowStep(2, width=32, reach=8.0) for _ in range(layers)]
     there = Reshape((2,), (2, 1, 1))
     back = Reshape((2, 1, 1), (2,))
