@@ -71,7 +71,7 @@ class FitOptions(Checked):
         Flag(), 'store the weights in half precision; measured with them', False
     )
     bits: int | None = setting(
-        BITS, 'significant binary digits of the stored weights; measured with them'
+        BITS, 'round stored matrices to 2^-N of their spread; measured with them'
     )
     resume: bool = setting(
         Flag(),

@@ -23,13 +23,17 @@ class ProcessLost(RuntimeError):
 def together(device: torch.device) -> Iterator['Processes']:
     """All processes that `torchrun` started, connected; one alone if there are no others.
 
-    NCCL connects graphics cards, Gloo processors. `ProcessLost` if one of them ends."""
+    NCCL connects graphics cards, Gloo processors. `ProcessLost` if one of them ends;
+    the first to finish waits for the others."""
     expected = int(os.environ.get('WORLD_SIZE', 1))
     connect = expected > 1 and dist.is_available() and not dist.is_initialized()
     if connect:
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
     try:
         yield Processes(device)
+        if connect:
+            with naming_losses():
+                dist.barrier()  # nobody hangs up while another still listens
     finally:
         if connect:
             dist.destroy_process_group()

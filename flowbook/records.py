@@ -145,6 +145,12 @@ def read_record(
 def read_run(
     run: str | Path,  # A folder, or the name of a run that ships with the package
 ) -> tuple[Model, dict]:  # The model in evaluation mode, and the record
-    "Read a run; `ValueError` if there is none or it is damaged."
+    "Read a run; `ValueError` if there is none, without weights, or it is damaged."
     record = read_record(run)
-    return load(find_run(run) / 'weights.safetensors'), record
+    path = find_run(run) / 'weights.safetensors'
+    if not path.exists():
+        raise ValueError(
+            f'run: {run} is a record without weights; '
+            'train it with the settings of its job, or take another run'
+        )
+    return load(path), record

@@ -730,12 +730,16 @@ def draw_run(
 @torch.no_grad()
 def round_weights(
     model: Model,  # Changed in place
-    bits: int,  # Significant binary digits of each parameter
+    bits: int,  # Binary digits within one standard deviation of a matrix
 ) -> None:
-    "Round all parameters: fewer digits make a file that compresses better."
+    """Round each matrix to multiples of about 2^-bits of its standard deviation.
+
+    Few values make a file that compresses well; vectors and single numbers stay."""
     for p in model.parameters():
-        digits, exponent = torch.frexp(p)
-        p.copy_(torch.ldexp(torch.round(digits * 2**bits) / 2**bits, exponent))
+        spread = p.std() if p.dim() > 1 and p.numel() > 1 else 0
+        if spread > 0:
+            step = 2.0 ** (spread.log2().round() - bits)  # exact in every format
+            p.copy_((p / step).round() * step)
 
 # %% ../nbs/80_runs.ipynb #80f1a614
 def fit_flow(
@@ -847,7 +851,7 @@ def train(
     parts: Parts | None = None,  # The data, if they have been read with `prepare`
     resume: bool = False,  # Go on from the folder's checkpoint, perhaps with more epochs
     half: bool = False,  # Store the weights in half precision
-    bits: int | None = None,  # Significant binary digits of the stored weights
+    bits: int | None = None,  # Round the stored weights, see `round_weights`
     progress: bool | None = None,  # Show a bar; None shows it unless IN_TEST is set
     log: Callable = print,  # Told in a line what is trained
 ) -> dict:  # The record

@@ -5,7 +5,7 @@ Adds median and largest value to their records; the means must be those on recor
 With `--reach` the couplings of flows on images are told to read nothing farther from 0
 than NUMBER: the weights stay, the description in their file and the scores change, and
 the scores that the run had without go to `record['without a reach']`. With `--bits` the
-weights are rounded to so many binary digits, so that the wheel compresses better; the
+weights are rounded, see `round_weights`, so that the wheel compresses better; the
 former scores are kept in `record['metrics in full precision']`."""
 
 import argparse
