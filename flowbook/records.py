@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['metric', 'mean_metric', 'hardware', 'create_folder', 'write_record', 'shipped', 'shipped_flows', 'read_record',
-           'read_run']
+           'read_run', 'score_of', 'read_starts']
 
 # %% ../nbs/87_records.ipynb #87ec0004
 import json
@@ -154,3 +154,24 @@ def read_run(
             'train it with the settings of its job, or take another run'
         )
     return load(path), record
+
+# %% ../nbs/87_records.ipynb #87ec0017
+def score_of(
+    record: dict,  # As `read_record` gives it
+    split: str = 'test',  # Part of the data
+) -> dict:  # The first metric of this part
+    "Look up what a record says of a part; `ValueError` if it says nothing."
+    for m in record['metrics']:
+        if m['split'] == split:
+            return m
+    known = sorted({m['split'] for m in record['metrics']})
+    raise ValueError(f"split: expected one of {', '.join(known)}; got {split!r}")
+
+
+def read_starts(
+    run: str | Path,  # A folder, or the name of a run that ships with the package
+) -> list[dict]:  # Records, oldest first; the last is the run's own
+    "Read a run's record after those of the runs that it continues."
+    record = read_record(run)
+    start = record['job'].get('start')
+    return [*(read_starts(start) if start else []), record]
