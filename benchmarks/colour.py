@@ -51,7 +51,7 @@ def draw(flow: Flow, seed: int) -> Tensor:
     "Samples of a flow as levels."
     generator = torch.Generator().manual_seed(seed)
     x = flow.sample((SAMPLES,), generator=generator)
-    return x.floor().clamp(0, 255).to(torch.uint8)
+    return x.floor().clamp(0, 255).to(torch.uint8).contiguous()
 
 
 def main():
@@ -64,7 +64,8 @@ def main():
     one_way = patches(held_out=False, step=8)
     train = torch.cat([one_way, one_way.flip(-1)])
     test = patches(held_out=True, step=SIDE)
-    pictures = dict(patches=test[:: len(test) // SAMPLES][:SAMPLES])
+    shown = test[:: len(test) // SAMPLES][:SAMPLES]
+    pictures = dict(patches=shown.contiguous())
     path = args.record.with_suffix('.safetensors')
     if path.exists():
         pictures = safetensors.torch.load_file(path)

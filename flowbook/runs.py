@@ -736,9 +736,8 @@ def round_weights(
 
     Few values make a file that compresses well; vectors and single numbers stay."""
     for p in model.parameters():
-        spread = p.std() if p.dim() > 1 and p.numel() > 1 else 0
-        if spread > 0:
-            step = 2.0 ** (spread.log2().round() - bits)  # exact in every format
+        if p.dim() > 1 and p.numel() > 1 and (p != p.flatten()[0]).any():
+            step = 2.0 ** (p.std().log2().round() - bits)  # exact in every format
             p.copy_((p / step).round() * step)
 
 # %% ../nbs/80_runs.ipynb #80f1a614

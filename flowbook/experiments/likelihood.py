@@ -287,7 +287,7 @@ def train_judge(
     )
     if out:
         path = create_folder(out) / 'judge.safetensors'
-        round_weights(judge, 5)  # five binary digits: the file is zipped in the wheel
+        round_weights(judge, 5)  # the file is zipped in the wheel
         save(judge, path, torch.float16)
         judge = load(path)  # scored as it is stored
     record = dict(
