@@ -85,9 +85,9 @@ def strangers(
 # %% ../../nbs/16_likelihood.ipynb #16f10034
 SCORED = [  # shipped flows that score images of other kinds
     'mnist-maf',
-    'mnist-realnvp-longer',
-    'mnist-glow',
-    'mnist-glow-learned',
+    'mnist-realnvp-wide',
+    'mnist-glow-wide',
+    'mnist-glow-wide-learned',
     'mnist-pixelflow',
     'fashion-glow-learned',
 ]
@@ -310,9 +310,9 @@ FLOWS = [  # shipped flows of digits whose samples are judged
     'mnist-nice',
     'mnist-realnvp',
     'mnist-maf',
-    'mnist-realnvp-longer',
-    'mnist-glow',
-    'mnist-glow-learned',
+    'mnist-realnvp-wide',
+    'mnist-glow-wide',
+    'mnist-glow-wide-learned',
     'mnist-glow-labels',
     'mnist-pixelflow',
     'mnist-pixelflow-labels',
