@@ -21,7 +21,7 @@ from flowbook.experiments.likelihood import (
     give_verdict,
     judge_samples,
     main,
-    official_digits,
+    official_test,
     read_judge,
     score_strangers,
     strangers,
@@ -141,7 +141,7 @@ def test_fit_trains_a_judge_and_repeats_itself(tmp_path):
 def test_the_judge_of_the_package_is_the_one_on_record():
     record = read_record('mnist-judge')
     stored = next(m for m in record['metrics'] if m['split'] == 'test')
-    live = give_verdict(read_judge(), *official_digits())
+    live = give_verdict(read_judge(), *official_test())
     assert live.n == stored['n'] == 10_000
     assert abs(live.as_ordered - stored['value']) < 3e-4 and live.as_ordered > 0.99
     file = shipped() / 'mnist-judge' / 'judge.safetensors'
@@ -149,8 +149,8 @@ def test_the_judge_of_the_package_is_the_one_on_record():
     assert record['parameters'] == sum(p.numel() for p in read_judge().parameters())
 
 
-def test_official_digits_are_in_the_order_of_the_file():
-    images, classes = official_digits()
+def test_official_images_are_in_the_order_of_the_file():
+    images, classes = official_test()
     assert images.shape == (10_000, 1, 28, 28) and len(classes) == 10_000
     for k, part in [(3, 'train'), (8, 'valid'), (9, 'test')]:
         x, y = mnist10k(part)
@@ -214,7 +214,7 @@ def test_bits_on_record_are_those_of_the_images():
 @pytest.fixture
 def few(monkeypatch):
     "Few images, and no data that does not ship with the package."
-    monkeypatch.setattr(page, 'official_digits', lambda: (DIGITS[:60], CLASSES[:60]))
+    monkeypatch.setattr(page, 'official_test', lambda: (DIGITS[:60], CLASSES[:60]))
     monkeypatch.setattr(page, 'fashion_mnist', lambda part: (DIGITS[60:120], None))
 
 

@@ -20,6 +20,7 @@ from torch.nn.functional import log_softmax, one_hot
 
 from ..core import Model, evaluating
 from ..data import fashion_mnist, mnist, mnist10k
+from .digits import official_test
 from ..files import FORMAT, load, save, write_tensors
 from ..pixels import Bits, image_bits, zlib_bits
 from flowbook.records import (
@@ -36,14 +37,6 @@ from ..train import fit
 # %% ../../nbs/16_likelihood.ipynb #16f10023
 DIGITS = dict(mnist=mnist, mnist10k=mnist10k)  # sets on which a judge can be trained
 
-
-def official_digits() -> tuple[Tensor, Tensor]:
-    "The 10,000 official test images of MNIST and their classes, in the file's order."
-    parts = [mnist10k(part) for part in ('train', 'valid', 'test')]  # by last digit
-    images = [x.unflatten(0, (1000, -1)) for x, _ in parts]
-    classes = [y.unflatten(0, (1000, -1)) for _, y in parts]
-    return torch.cat(images, 1).flatten(0, 1), torch.cat(classes, 1).flatten(0, 1)
-
 # %% ../../nbs/16_likelihood.ipynb #16f10029
 def bits_of(x: Tensor) -> Tensor:
     "Bits per dimension that zlib takes for each image, shape `(n,)`."
@@ -55,7 +48,7 @@ SALT = 0.02  # share of pixels that salt turns white
 
 def strange_sets(n: int) -> dict[str, Tensor]:
     "The test images of MNIST and Fashion-MNIST, and `n` images of each other kind."
-    digits, _ = official_digits()
+    digits, _ = official_test()
     clothes, _ = fashion_mnist('test')
     return dict(digits=digits, clothes=clothes) | strangers(digits[:n])
 
@@ -337,7 +330,7 @@ def judge_samples(
     "Let a judge look at samples of flows, at real digits, and at images of other kinds."
     ask = read_judge(judge)
     controls = strange_sets(n)
-    rows = [judged('test digits', 'data', ask, *official_digits())]
+    rows = [judged('test digits', 'data', ask, *official_test())]
     for run in runs or FLOWS:
         start = time.time()
         row = judged(Path(run).name, 'samples', ask, *draw(run, n, seed))
