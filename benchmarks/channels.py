@@ -20,7 +20,8 @@ from torch import Tensor
 
 from flowbook.core import Compose, Flow
 from flowbook.glow import InvConv1x1, glow
-from flowbook.pixels import Logit, dequantize, histogram_bits, image_bits
+from flowbook.ladder import histogram_bits
+from flowbook.pixels import Logit, dequantize, image_bits
 from flowbook.records import hardware, mean_metric
 from flowbook.train import fit
 

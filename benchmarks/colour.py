@@ -21,8 +21,9 @@ from torch import Tensor
 from flowbook.core import Compose, Flow
 from flowbook.fitting import fit
 from flowbook.glow import glow
+from flowbook.ladder import histogram_bits
 from flowbook.pixelflow import pixelflow
-from flowbook.pixels import Logit, dequantize, histogram_bits, image_bits
+from flowbook.pixels import Logit, dequantize, image_bits
 from flowbook.records import hardware, mean_metric
 
 RECORD = Path(__file__).parent / 'records' / 'colour.json'

@@ -56,12 +56,12 @@ from .columns import spread
 from .data import fashion_mnist, mnist, mnist10k
 from .figures import draw_density, draw_images
 from .files import load, save
+from .ladder import baselines
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
     Logit,
     Reshape,
-    baselines,
     dequantize,
     evaluate_bits,
     on_pixels,

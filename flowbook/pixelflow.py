@@ -59,6 +59,8 @@ def to_latent(share: Share, position: Tensor) -> tuple[Tensor, Tensor]:
 # %% ../nbs/11c_pixelflow.ipynb #11c00015
 def find_level(z: Tensor, mass: Tensor) -> Tensor:
     "The level on which each `z`, `(...)`, falls by `mass`, `(..., levels)`; int64."
+    # Sums from either end: the mass below each knot, and the mass above it. A positive z
+    # is compared by the mass above, which is the small one there and keeps its digits.
     below = mass.cumsum(-1)[..., :-1]
     above = mass.flip(-1).cumsum(-1).flip(-1)[..., 1:]
     z = z[..., None]
@@ -206,7 +208,7 @@ class MaskedConv(nn.Conv2d):
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00021
 class CausalBlock(nn.Module):
-    "A residual block that reads six pixels up to its own, `step` apart."
+    "A residual block that reads five pixels up to its own, `step` apart."
 
     def __init__(self, width: int, step: int):
         super().__init__()
@@ -428,6 +430,7 @@ class CausalPixels(Bijection):
 
     def inverse(self, x, context=None):
         images, context = self.flat(x, context, 'x')
+        # within torch.func.vmap shapes may not depend on values
         dense = is_transformed() or not isinstance(self.elementwise, Hurdle)
         invert = invert_all if dense else invert_some
         return self.result(x, *invert(self, images, context))
@@ -494,11 +497,14 @@ def start_from_counts(net: CausalConv, i: int, counts: Tensor) -> None:
         net.firsts[i].bias.fill_(((counts[1:].sum() + 1) / (counts[0] + 1)).log())
         counts = counts[1:]
     head = net.heads[i]
-    head.out.bias.copy_(((counts + 1) / (counts + 1).sum()).log())
     absent = counts == 0
     follows = torch.cat([~absent[1:], absent.new_zeros(1)])
+    joined = absent & follows  # each with the level after it
     index = torch.arange(len(counts), device=counts.device)
-    head.source.copy_(index + (absent & follows))  # Eq. (eq-joined)
+    head.source.copy_(index + joined)  # Eq. (eq-joined)
+    shared = torch.cat([joined.new_zeros(1), joined[:-1]])  # by the level before
+    shares = (counts + 1) / (1 + shared)  # half of the count for each
+    head.out.bias.copy_((shares / shares.sum()).log())
 
 # %% ../nbs/11c_pixelflow.ipynb #11c00040
 def by_pixel(

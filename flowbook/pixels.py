@@ -4,13 +4,10 @@
 
 # %% auto #0
 __all__ = ['expect_whole', 'dequantize', 'Logit', 'Reshape', 'bits_per_dim', 'Bits', 'levels_of', 'mix_uniform', 'noisy_log_prob',
-           'image_bits', 'evaluate_bits', 'checkerboard_order', 'on_pixels', 'count_levels', 'histogram_bits',
-           'in_bytes', 'zlib_bits', 'lzma_bits', 'gaussian_bits', 'baselines', 'LearnedNoise', 'Dequantized']
+           'image_bits', 'evaluate_bits', 'checkerboard_order', 'on_pixels', 'LearnedNoise', 'Dequantized']
 
 # %% ../nbs/11b_pixels.ipynb #47d022ed
-import lzma
 import math
-import zlib
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -377,156 +374,6 @@ def on_pixels(
             f'for images {shape}, got {event}'
         )
     return Flow(flow.base, Compose(flow.bijection, Reshape(event, shape), logit))
-
-# %% ../nbs/11b_pixels.ipynb #d1d231bf
-def read_images(images, name: str, levels: float | None = None) -> Tensor:
-    "Images of whole numbers as a tensor `(n, *event)`; `ValueError` for anything else."
-    x = as_tensor(images, name).cpu()
-    if x.dim() < 2 or not x.numel():
-        raise ValueError(f'{name}: expected images (n, c, h, w), got {tuple(x.shape)}')
-    expect_whole(x, levels or math.inf, name)
-    return x
-
-
-def read_pair(train, test, levels: int | None) -> tuple[Tensor, Tensor, int]:
-    "Two sets of images of one shape, and their levels: given, or largest value + 1."
-    levels = Number(int, 1, optional=True).check('levels', levels)
-    train = read_images(train, 'train', levels)
-    test = read_images(test, 'test', levels)
-    if train.shape[1:] != test.shape[1:]:
-        raise ValueError(
-            f'test: expected images of shape {tuple(train.shape[1:])} as in train, '
-            f'got {tuple(test.shape[1:])}'
-        )
-    return train, test, levels or max(int(train.max()), int(test.max())) + 1
-
-# %% ../nbs/11b_pixels.ipynb #d1d231be
-def count_levels(
-    images: Tensor,  # Whole numbers 0…levels−1, shape (n, *event)
-    levels: int | None = None,  # Number of grey levels; None: largest value + 1
-) -> Tensor:  # Shape (D, levels), float64
-    "How often each level occurs at each pixel."
-    flat = read_images(images, 'images', levels).flatten(1).long()
-    levels = levels or int(flat.max()) + 1
-    at = torch.arange(flat.shape[1]) * levels
-    counts = torch.bincount((flat + at).flatten(), minlength=flat.shape[1] * levels)
-    return counts.reshape(-1, levels).double()
-
-
-def histogram_bits(
-    train: Tensor,  # Images to count, whole numbers of shape (n, c, h, w)
-    test: Tensor,  # Images to score
-    per_pixel: bool = True,  # One histogram for each pixel, or one for all pixels
-    alpha: float | None = None,  # Added to every count; None: by leave-one-out
-    levels: int | None = None,  # Number of grey levels; None: largest value + 1
-) -> float:  # bits/dim of `test`, exact
-    "Bits per dimension of independent pixels with histograms, Eq. (eq-histogram)."
-    train, test, levels = read_pair(train, test, levels)
-    count = count_levels(train, levels)
-    seen = count_levels(test, levels)
-    if not per_pixel:
-        count = count.sum(0, keepdim=True)
-        seen = seen.sum(0, keepdim=True)
-    n = count.sum(1, keepdim=True)
-
-    def left_out(a):
-        p = (count - 1 + a).clamp(min=1e-300) / (n - 1 + levels * a)
-        return (count * p.log()).sum().item()
-
-    if alpha is None:
-        alpha = max([10 ** (k / 4) for k in range(-24, 5)], key=left_out)
-    log_p = ((count + alpha) / (n + levels * alpha)).log()  # Eq. (eq-histogram)
-    return -(seen * log_p).sum().item() / (test.numel() * math.log(2))
-
-# %% ../nbs/11b_pixels.ipynb #4499254e
-def in_bytes(images: Tensor) -> bytes:
-    "The bytes of images of whole numbers, row by row, one for each number below 256."
-    x = read_images(images, 'images')
-    kind = torch.uint8 if int(x.max()) < 256 else torch.int32
-    return x.to(kind).numpy().tobytes()
-
-
-def zlib_bits(images: Tensor, each: bool = False) -> float:
-    "Bits per dimension of zlib at level 9, on all bytes at once or image by image."
-    parts = images if each else [images]
-    size = sum(len(zlib.compress(in_bytes(x[None]), 9)) for x in parts)
-    return 8 * size / images.numel()
-
-
-def lzma_bits(images: Tensor) -> float:
-    "Bits per dimension of lzma at preset 9, on all bytes at once."
-    return 8 * len(lzma.compress(in_bytes(images), preset=9)) / images.numel()
-
-# %% ../nbs/11b_pixels.ipynb #4499254d
-def shrinkage(s: Tensor, n: int) -> float:
-    "ρ of Eq. (eq-shrunken) for correlations `s`, shape `(D, D)`, of `n` rows."
-    dim = len(s)
-    squares = (s * s).sum().item()
-    trace = s.trace().item()
-    spread = squares - trace**2 / dim
-    if spread <= 0:
-        return 1.0  # there is nothing to shrink
-    share = (1 - 2 / dim) * squares + trace**2
-    return min(1.0, share / ((n + 1 - 2 / dim) * spread))
-
-
-def shrunken_log_prob(y: Tensor, v: Tensor) -> Tensor:
-    "Log-density of rows `v` by a Gaussian fitted to rows `y`, `(n, D)` both, in nats."
-    n, dim = y.shape
-    if n < 2:
-        raise ValueError('train: expected at least 2 images for a covariance, got 1')
-    mean, s = y.mean(0), y.std(0, correction=0)
-    z = (y - mean) / s
-    correlation = z.T @ z / n
-    rho = shrinkage(correlation, n)
-    shrunken = (1 - rho) * correlation + rho * torch.eye(dim).to(y)  # Eq. (eq-shrunken)
-    factor = torch.linalg.cholesky(shrunken)
-    w = torch.linalg.solve_triangular(factor, ((v - mean) / s).T, upper=False)
-    log_s = s.log().sum() + factor.diagonal().log().sum()
-    return -0.5 * (w * w).sum(0) - log_s - 0.5 * dim * math.log(2 * math.pi)
-
-# %% ../nbs/11b_pixels.ipynb #4499254f
-def gaussian_bits(
-    train: Tensor,  # Images to fit on, whole numbers of shape (n, c, h, w)
-    test: Tensor,  # Images to score
-    lam: float = 1e-6,  # The squeeze λ of Eq. (eq-logit)
-    seed: int = 0,  # Seed of the noise
-    levels: int | None = None,  # Number of grey levels; None: largest value + 1
-) -> float:  # bits/dim of `test`, a bound
-    "Bits per dimension of a Gaussian in logit space, correlations by Eq. (eq-shrunken)."
-    train, test, levels = read_pair(train, test, levels)
-    seed = int(SETTINGS['seed'].check('seed', seed))
-    generator = torch.Generator().manual_seed(seed)
-    logit = Logit(lam, levels, event_dim=1)
-
-    def to_logits(x):
-        noisy = dequantize(x.flatten(1), generator, torch.float64, levels)
-        return logit.inverse(noisy)
-
-    y, _ = to_logits(train)
-    v, log_det = to_logits(test)
-    log_prob = shrunken_log_prob(y, v) + log_det
-    return bits_per_dim(log_prob.mean().item(), y.shape[1])
-
-
-def baselines(
-    train: Tensor,  # Images to fit on, whole numbers of shape (n, c, h, w)
-    test: Tensor,  # Images to score
-    levels: int | None = None,  # Number of grey levels; None: largest value + 1
-) -> dict[str, float]:  # Name to bits/dim of `test`, highest first
-    "What every flow on images should be compared with, in bits per dimension."
-    train, test, levels = read_pair(train, test, levels)
-    one = histogram_bits(train, test, per_pixel=False, levels=levels)
-    bits = {
-        'uniform': math.log2(levels),
-        'one histogram': one,
-        'Gaussian in logit space': gaussian_bits(train, test, levels=levels),
-        'zlib per image': zlib_bits(test, each=True),
-        'histogram per pixel': histogram_bits(train, test, levels=levels),
-        'zlib whole set': zlib_bits(test),
-        'lzma whole set': lzma_bits(test),
-    }
-    return dict(sorted(bits.items(), key=lambda item: -item[1]))
 
 # %% ../nbs/11b_pixels.ipynb #9f697919
 class LearnedNoise(Described, nn.Module):

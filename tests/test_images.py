@@ -17,19 +17,16 @@ from flowbook.data import mnist10k
 from flowbook.described import build, describe
 from flowbook.files import load, save
 from flowbook.glow import ActNorm, GlowStep, InvConv1x1, glow
+from flowbook.ladder import baselines, count_levels, gaussian_bits, histogram_bits
 from flowbook.multiscale import CheckerboardCoupling, Split, Squeeze, realnvp_images
 from flowbook.nets import ConvNet
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
     Logit,
-    baselines,
     bits_per_dim,
-    count_levels,
     dequantize,
     evaluate_bits,
-    gaussian_bits,
-    histogram_bits,
     image_bits,
     levels_of,
     on_pixels,

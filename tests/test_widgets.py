@@ -982,7 +982,7 @@ def test_learned_noise_is_the_bound_of_the_chapter_at_its_best():
 
 
 def test_nats_become_bits_as_in_the_chapter():
-    state = FIGURES['11b_pixels-bits']['state']
+    state = FIGURES['11bb_ladder-bits']['state']
     terms = {unit['name']: unit['term'] for unit in state['units']}
     told = node(
         "import { judgement, toBits, toNats } from './bits.mjs'",

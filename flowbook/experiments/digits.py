@@ -20,12 +20,12 @@ from ..core import Model
 from ..coupling import nice
 from ..data import fashion_mnist, mnist, mnist10k
 from ..glow import glow
+from ..ladder import baselines
 from ..multiscale import realnvp_images
 from ..pixelflow import pixelflow
 from flowbook.pixels import (
     Dequantized,
     LearnedNoise,
-    baselines,
     bits_per_dim,
     checkerboard_order,
     dequantize,

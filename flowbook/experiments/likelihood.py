@@ -22,7 +22,8 @@ from ..core import Model, evaluating
 from ..data import fashion_mnist, mnist, mnist10k
 from .digits import official_test
 from ..files import FORMAT, load, save, write_tensors
-from ..pixels import Bits, image_bits, zlib_bits
+from ..ladder import zlib_bits
+from ..pixels import Bits, image_bits
 from flowbook.records import (
     create_folder,
     hardware,

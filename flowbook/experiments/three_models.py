@@ -23,15 +23,9 @@ from ..core import Bijection, Compose, Model
 from ..data import mnist10k
 from ..files import load, save
 from ..gan import GAN, modes_hit
+from ..ladder import histogram_bits
 from ..nets import MLP
-from flowbook.pixels import (
-    Logit,
-    Reshape,
-    bits_per_dim,
-    checkerboard_order,
-    dequantize,
-    histogram_bits,
-)
+from ..pixels import Logit, Reshape, bits_per_dim, checkerboard_order, dequantize
 from ..realnvp import realnvp
 from ..records import create_folder, hardware, write_record
 from ..toys import log_prob_of, petals, toy
