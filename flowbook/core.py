@@ -246,16 +246,20 @@ class Standardize(Bijection):
     def wide(self):
         return self.mean.dtype == torch.float64 != self.log_s.dtype
 
+    def scale(self) -> Tensor:
+        "The scales, in the precision of the means: their logarithms always fit."
+        return self.log_s.to(self.mean.dtype).exp()
+
     def forward(self, z, context=None):
         expect_event(z, self.shape, 'z')
         batch = z.shape[: z.dim() - self.event_dim]
         log_det = self.log_s.sum().expand(batch)  # Eq. (eq-standardize)
-        return self.mean + self.log_s.exp() * z, log_det
+        return self.mean + self.scale() * z, log_det
 
     def inverse(self, x, context=None):
         expect_event(x, self.shape, 'x')
         log_det = -self.log_s.sum().expand(x.shape[: x.dim() - self.event_dim])
-        z = (x - self.mean) * (-self.log_s).exp()
+        z = (x - self.mean) / self.scale()
         return z.to(self.log_s.dtype), log_det
 
     def initialize(self, x, context=None):
@@ -303,8 +307,11 @@ def quartiles(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_resolved(mean: Tensor, s: Tensor, dtype: torch.dtype) -> bool:
-    "Whether numbers of a precision lie close together, compared with the scale of data."
-    return bool((mean.abs() * torch.finfo(dtype).eps <= 1e-4 * s).all())
+    "Whether numbers of a precision lie close together beside the scale of data, and fit."
+    info = torch.finfo(dtype)
+    close = mean.abs() * info.eps <= 1e-4 * s
+    fit = (mean.abs() + 1e3 * s < info.max) & (s > 1e3 * info.tiny)
+    return bool((close & fit).all())
 
 # %% ../nbs/00_core.ipynb #eb474f42
 class Compose(Bijection):
@@ -680,6 +687,7 @@ class Flow(BaseAndMap):
         "Log-density of data, Eq. (eq-log-prob); `ValueError` for events of another shape."
         x, context = self.read(x, context)
         z, log_det = self.bijection.inverse(x, self.in_units(context))
+        z = z.to(self.like.dtype)  # a layer at the data end may give doubles
         return self.base.log_prob(z) + log_det  # Eq. (eq-log-prob)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -211,6 +211,7 @@ def save(
             )
         state[name] = state[name][mask]
     kept = [*wide, *(k for k, t in state.items() if not t.is_floating_point())]
+    kept += [name for name, _ in model.named_buffers()]  # such as the units of data
     write_tensors(path, stored(state, dtype, kept), meta)
 
 # %% ../nbs/84_files.ipynb #f17e0025

@@ -82,6 +82,15 @@ def ends_like(bounds: tuple, like: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
+def are_far(low: Tensor, high: Tensor) -> bool:
+    "Whether single precision is coarse beside the room between ends far from zero."
+    both = low.isfinite() & high.isfinite()
+    room = torch.where(both, high - low, 1.0)
+    sizes = [torch.where(end.isfinite(), end.abs(), 0.0) for end in (low, high)]
+    step = torch.maximum(*sizes) * torch.finfo(torch.float32).eps
+    return bool((step > 1e-4 * room).any())
+
+
 def inner_ends(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     "The outermost numbers strictly inside, as far as this precision tells them apart."
     info = torch.finfo(low.dtype)
@@ -134,6 +143,11 @@ def expect_inside(x: Tensor, low: Tensor, high: Tensor, event_dim: int) -> None:
         raise ValueError(what_is_outside(x, outside, low, high, event_dim))
 
 
+def spelled(value: float) -> str:
+    "A number in six digits, or in twelve if it is large."
+    return f'{value:.12g}' if abs(value) >= 1e5 else f'{value:.6g}'
+
+
 def what_is_outside(x: Tensor, outside: Tensor, low, high, event_dim: int) -> str:
     "Which coordinate, how many rows, and what to do."
     where = tuple(outside.nonzero()[0].tolist())
@@ -141,16 +155,18 @@ def what_is_outside(x: Tensor, outside: Tensor, low, high, event_dim: int) -> st
     n_rows = outside.flatten(x.dim() - event_dim).any(-1) if event_dim else outside
     place = where[x.dim() - event_dim :]
     name = f' at coordinate {place[0] if len(place) == 1 else place}' if place else ''
-    ends = [f'above {a:g}'] * math.isfinite(a) + [f'below {b:g}'] * math.isfinite(b)
+    ends = [f'above {spelled(a)}'] * math.isfinite(a)
+    ends += [f'below {spelled(b)}'] * math.isfinite(b)
     found = (
-        f'x: expected numbers {" and ".join(ends)}{name}, got {value:g}; '
+        f'x: expected numbers {" and ".join(ends)}{name}, got {spelled(value)}; '
         f'{int(n_rows.sum())} row(s) in all'
     )
     if value not in (a, b):
         return f'{found}; correct the rows or the support'
     size = b - a if len(ends) == 2 else (x[(..., *place)] - value).abs().max().item()
     margin = size / 1000 or 1.0
-    new = f'low={a - margin:.6g}' if value == a else f'high={b + margin:.6g}'
+    low, high = spelled(a - margin), spelled(b + margin)
+    new = f'low={low}' if value == a else f'high={high}'
     return f'{found}; no density is finite on the border: leave a margin, as {new}'
 
 # %% ../nbs/04b_support.ipynb #04b50016
@@ -169,6 +185,8 @@ class Ends(Bijection):
         self.shape = tuple(a.shape) if shape is None else tuple(shape)
         self.event_dim = 1 if self.any_length else len(self.shape)
         self.bounds = a.tolist(), b.tolist()  # as given: exact in any precision
+        self.far = are_far(a, b)
+        self.open = bool((a.isinf() & b.isinf()).any())  # some pass as they are
         for name in ('low', 'high'):
             self.register_buffer(name, torch.zeros(()), persistent=False)
         self.place_ends()
@@ -185,24 +203,30 @@ class Ends(Bijection):
         self.place_ends()
         return self
 
-    def ends(self, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        "The ends in the precision of `x`; `ValueError` for events of another shape."
+    @property
+    def wide(self):
+        return self.low.dtype != torch.float64 and (self.far or self.open)
+
+    def ends(self, x: Tensor, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        "The ends in a precision; `ValueError` for events of another shape."
         expect_event(x, x.shape[-1:] if self.any_length else self.shape, name)
-        if self.narrow:
-            raise ValueError(f'low, high: no room between them in {self.low.dtype}')
-        same = x.dtype == self.low.dtype
-        return (self.low, self.high) if same else ends_like(self.bounds, x)
+        same = dtype == self.low.dtype
+        if self.narrow and same:
+            raise ValueError(f'low, high: no room between them in {dtype}; use doubles')
+        return (self.low, self.high) if same else ends_like(self.bounds, x.to(dtype))
 
     def forward(self, z, context=None):
-        low, high = self.ends(z, 'z')
+        ends = self.ends(z, 'z', torch.float64 if self.far else z.dtype)
+        low, high = (end.expand(z.shape) for end in ends)  # a scalar yields to z's type
         x, log_slope = into(z, low, high)
-        return x.clamp(*inner_ends(low, high)), sum_event(log_slope, self.event_dim)
+        log_det = sum_event(log_slope, self.event_dim).to(self.low.dtype)
+        return x.clamp(*inner_ends(low, high)), log_det
 
     def inverse(self, x, context=None):
-        low, high = self.ends(x, 'x')
+        low, high = self.ends(x, 'x', x.dtype)
         expect_inside(x, low, high, self.event_dim)
         z, log_slope = out_of(x, low, high)
-        return z, sum_event(log_slope, self.event_dim)
+        return z, sum_event(log_slope, self.event_dim).to(self.low.dtype)
 
 # %% ../nbs/04b_support.ipynb #04b50018
 class Interval(Ends):
