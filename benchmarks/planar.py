@@ -298,14 +298,18 @@ def row_of(task: Task) -> dict:
 
 
 def summary(rows: list) -> list:
-    "Mean over the seeds for each set and model."
+    "Mean over the seeds for each set and model, ± two errors of points and of seeds."
     found = []
     for name, model in itertools.product(SETS, MODELS):
         some = [r for r in rows if r['set'] == name and r['model'] == model]
         if some:
-            error = sum(r['two_errors'] ** 2 for r in some) ** 0.5 / len(some)
-            entry = dict(set=name, model=model, seeds=len(some), two_errors=error)
-            entry['kl'] = statistics.mean(r['kl'] for r in some)
+            kl = [r['kl'] for r in some]
+            points = sum(r['two_errors'] ** 2 for r in some) ** 0.5 / len(some)
+            seeds = 2 * statistics.stdev(kl) / len(kl) ** 0.5 if len(kl) > 1 else 0.0
+            entry = dict(set=name, model=model, seeds=len(some))
+            entry['two_errors'] = math.hypot(points, seeds)
+            entry['kl'] = statistics.mean(kl)
+            entry['least'], entry['largest'] = min(kl), max(kl)
             entry['median'] = statistics.median(r['median'] for r in some)
             found.append(entry)
     return found

@@ -28,9 +28,11 @@ from flowbook.runs import (
     IMAGES,
     MODELS,
     POSITIVE,
+    SCORES,
     WORDS,
     Job,
     default_folder,
+    expect_place,
     models_with,
     prepare,
     sample_file,
@@ -111,7 +113,8 @@ class ScoreOptions(Checked):
         Text(), 'a table, images, or a set of the book (its test part)', MISSING
     )
     out: str | None = setting(
-        Text(), 'also write row, log-likelihood in nats and rank to this .csv file'
+        Text(),
+        'also write row, log-likelihood in nats and rank to this .csv or .parquet file',
     )
     top: int | None = setting(COUNT, 'also print so many of the least likely rows')
     device: str = setting(Text(), DEVICE, 'cpu')
@@ -251,6 +254,7 @@ def median_of(m: dict) -> str:
 
 def do_sample(options: SampleOptions) -> None:
     "`flowbook sample`"
+    notes: list = []
     x = sample_file(
         options.run,
         options.out,
@@ -260,13 +264,18 @@ def do_sample(options: SampleOptions) -> None:
         options.given,
         options.given_file,
         options.device,
+        log=notes.append,
     )
     document = dict(run=options.run, file=options.out, n=len(x), seed=options.seed)
-    report(document, [f'{len(x)} samples: {options.out}'], options.json)
+    if notes:
+        document['notes'] = notes
+    report(document, [f'{len(x)} samples: {options.out}', *notes], options.json)
 
 # %% ../nbs/81_cli.ipynb #1c57696b
 def do_score(options: ScoreOptions, table: TableOptions) -> None:
     "`flowbook score`"
+    if options.out:
+        expect_place(Path(options.out), SCORES)
     result = score_file(options.run, options.file, options.device, **table.given)
     if options.out:
         write_scores(result, options.out)
@@ -470,7 +479,7 @@ def main(
         return 1
     except KeyboardInterrupt:
         print(
-            '\nflowbook: interrupted; the last complete epoch is kept, '
+            '\nflowbook: interrupted; if an epoch was complete, '
             'go on with the same command and --resume',
             file=sys.stderr,
         )

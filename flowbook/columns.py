@@ -33,12 +33,21 @@ def step_of(column: Tensor) -> float | None:
     distinct = count_values(column)[0].double().numpy()
     if len(distinct) < 2:
         return None
+    gaps = np.diff(distinct)
+    apart = gaps > 1e-14 * np.abs(distinct).max()  # others differ by rounding
+    gap = gaps[apart].min(initial=np.inf)
     for digits in range(7):
         scaled = (distinct - distinct[0]) * 10**digits
         whole = np.rint(scaled)
-        if 0 < whole[-1] < 2**53 and np.abs(scaled - whole).max() < 1e-4:
+        off = np.abs(scaled - whole).max()
+        merged = (np.diff(whole)[apart] == 0).any()
+        if (
+            0 < whole[-1] < 2**53
+            and off < 1e-4 * min(1, gap * 10**digits)
+            and not merged
+        ):
             return float(np.gcd.reduce(whole.astype(np.int64))) / 10**digits
-    step = np.diff(distinct).min()
+    step = gaps.min()
     counted = (distinct - distinct[0]) / step
     return float(step) if np.abs(counted - np.rint(counted)).max() < 1e-3 else None
 
@@ -84,6 +93,35 @@ def dependent_columns(x: Tensor, candidates: list, eps: float) -> list[tuple]:
     groups = {tuple((row.abs() > 1e-3).nonzero().flatten().tolist()) for row in linked}
     return [tuple(candidates[i] for i in g) for g in sorted(groups) if len(g) > 1]
 
+
+def same_order(x: Tensor, candidates: list) -> list[tuple]:
+    "Groups of columns of `(n, d)` that are smooth functions of one another."
+    groups: dict = {}
+    for i in candidates:
+        values, ranks = x[:, i].unique(return_inverse=True)
+        if len(values) >= 20:
+            mirrored = len(values) - 1 - ranks
+            key = min(ranks.numpy().tobytes(), mirrored.numpy().tobytes())
+            groups.setdefault(key, []).append(i)
+    found = []
+    for first, *rest in groups.values():
+        alike = [i for i in rest if smooth(x[:, first], x[:, i])]
+        found += [(first, *alike)] if alike else []
+    return found
+
+
+def smooth(a: Tensor, b: Tensor) -> bool:
+    "Whether b, in the order of a, lies where its neighbours let one expect it."
+    rising = b.unique()
+    return min(bend(a.unique(), s) for s in (rising, rising.flip(0))) < 0.1
+
+
+def bend(a: Tensor, b: Tensor) -> float:
+    "The distance of b(a) from the chord of its neighbours, in its height; the median."
+    share = (a[1:-1] - a[:-2]) / (a[2:] - a[:-2])
+    height = (b[1:-1] - b[:-2]) / (b[2:] - b[:-2])
+    return (height - share).abs().median().item()
+
 # %% ../nbs/94_columns.ipynb #cdd17ba6
 def find_faults(
     x: Tensor,  # A table, shape `(n, d)`
@@ -104,6 +142,9 @@ def find_faults(
     for group in dependent_columns(x, candidates, eps):
         text = 'determine each other linearly'
         found.append(Fault('dependent', group, text))
+        candidates = [i for i in candidates if i != max(group)]
+    for group in same_order(x, candidates):
+        found.append(Fault('dependent', group, 'determine each other'))
     return found
 
 # %% ../nbs/94_columns.ipynb #5fd039cf

@@ -246,20 +246,16 @@ class Standardize(Bijection):
     def wide(self):
         return self.mean.dtype == torch.float64 != self.log_s.dtype
 
-    def scale(self) -> Tensor:
-        "The scales, in the precision of the means: their logarithms always fit."
-        return self.log_s.to(self.mean.dtype).exp()
-
     def forward(self, z, context=None):
         expect_event(z, self.shape, 'z')
         batch = z.shape[: z.dim() - self.event_dim]
         log_det = self.log_s.sum().expand(batch)  # Eq. (eq-standardize)
-        return self.mean + self.scale() * z, log_det
+        return self.mean + self.log_s.to(self.mean).exp() * z, log_det
 
     def inverse(self, x, context=None):
         expect_event(x, self.shape, 'x')
         log_det = -self.log_s.sum().expand(x.shape[: x.dim() - self.event_dim])
-        z = (x - self.mean) / self.scale()
+        z = (x - self.mean) * (-self.log_s.to(self.mean)).exp()
         return z.to(self.log_s.dtype), log_det
 
     def initialize(self, x, context=None):

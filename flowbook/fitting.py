@@ -7,7 +7,9 @@ __all__ = ['History', 'Diverged', 'finite', 'first_nonfinite', 'evaluate', 'fit'
 
 # %% ../nbs/89b_fitting.ipynb #0d5ce0a1
 import copy
+import functools
 import itertools
+import json
 import math
 import numbers
 import os
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .core import Compose, Flow, Model, evaluating
+from .described import describe, shorten
 from flowbook.examples import (
     Batch,
     Rows,
@@ -155,6 +158,11 @@ def settle_players(
     own = model.players() if loss is None else [('model', model.parameters(), loss)]
     if next(model.parameters(), None) is None:
         raise ValueError('model: has no parameters to train')
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError(
+            'model: its parameters hold no numbers; build it on a device of this machine, '
+            'not on meta'
+        )
     return [
         (name, [p for p in parameters if p.requires_grad], its_loss)
         for name, parameters, its_loss in own
@@ -185,13 +193,35 @@ def settle_valid(valid, players: list, examples: Rows | Stream):
 # %% ../nbs/89b_fitting.ipynb #52048250
 def settle_device(device: str | None) -> torch.device:
     "The device to train on; `ValueError` if this machine has none of that name."
-    device = device or local_device()
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError):
+        found = torch.empty(0, device=device or local_device()).device
+    except (RuntimeError, AssertionError, TypeError):
+        found = None
+    if found is None or (device and found.type == 'meta'):  # which holds no numbers
         raise ValueError(
             f'device: expected a device of this machine such as cpu, got {device!r}'
-        ) from None
+        )
+    return found
+
+# %% ../nbs/89b_fitting.ipynb #52048251
+def expect_writable(checkpoint) -> None:
+    "Raise `TypeError` or `ValueError` unless a checkpoint can be written there."
+    if checkpoint is None:
+        return
+    if not isinstance(checkpoint, (str, os.PathLike)):
+        raise TypeError(f'checkpoint: expected a path or None, got {checkpoint!r}')
+    folder = Path(checkpoint).parent
+    if not folder.is_dir():
+        problem = f'there is no folder {str(folder)!r}; create it first'
+    elif Path(checkpoint).is_dir():
+        problem = 'that is a folder; name a file in it'
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        problem = f'nothing can be written to the folder {str(folder)!r}'
+    else:
+        return
+    raise ValueError(
+        f'checkpoint: expected a file to write, got {str(checkpoint)!r}: {problem}'
+    )
 
 # %% ../nbs/89b_fitting.ipynb #ca226b1e
 @dataclass
@@ -208,21 +238,30 @@ class Given:
 
 
 def gather(
-    model: Model, given: Given, players: list, batch_size: int, draws: int
-) -> tuple:  # Training examples, held-out ones or None, a fingerprint of all
+    model: Model, given: Given, players: list, settings: dict
+) -> tuple:  # Training examples, held-out ones or None, what tells them from others
     "The examples of a run, with a share of them, or data of their own, held out."
     if given.weights is not None and len(players) > 1:
         raise ValueError('weights: a game of several players has none; leave them out')
+    draws = settings['epoch_size']
     examples = read_examples(
-        model, given.data, given.context, given.weights,
-        prepare=given.prepare, batch_size=batch_size, draws=draws,
+        model, given.data, given.context, given.weights, prepare=given.prepare,
+        batch_size=settings['batch_size'], draws=draws,
     )  # fmt: skip
     valid = settle_valid(given.valid, players, examples)
-    digest = examples.digest()
+    drawn = isinstance(examples, Rows) and examples.draw
+    seen: dict = dict(
+        data=examples.digest(),
+        draw=name_of(given.data) if drawn else None,
+        epoch_size=draws if drawn else None,
+        valid='data',
+    )
     if isinstance(valid, numbers.Real):
-        return *hold_out_share(model, examples, float(valid), given), digest
+        seen['valid'] = float(valid)
+        return *hold_out_share(model, examples, float(valid), given), seen
     held = hold_out_data(model, examples, valid, given)
-    return examples, held, '-'.join(filter(None, [digest, held.digest()])) or None
+    seen['data'] = '-'.join(filter(None, [seen['data'], held.digest()])) or None
+    return examples, held, seen
 
 # %% ../nbs/89b_fitting.ipynb #05de0004
 def hold_out_share(
@@ -272,23 +311,57 @@ def unflatten(tensors: dict) -> dict:
         groups.setdefault(group, {})[key] = t
     return groups
 
+# %% ../nbs/89b_fitting.ipynb #bb8aed90
+def name_of(function: Callable | None) -> str | None:
+    "What a function is called where it is defined, with arguments bound to it."
+    if isinstance(function, functools.partial):
+        bound = [*function.args, *itertools.chain(*function.keywords.items())]
+        shown = [v for v in bound if isinstance(v, (bool, int, float, str))]
+        return f'{name_of(function.func)} with {shown}'
+    if function is None or hasattr(function, '__qualname__'):
+        return getattr(function, '__qualname__', None)
+    return type(function).__qualname__
 
+
+def identity(model: Model, **functions: Callable | None) -> dict:
+    "What tells a model and functions from others whose weights have the same shapes."
+    named = list(model.named_parameters())
+    return dict(
+        model=describe(model),
+        dtype=', '.join(sorted({str(p.dtype) for _, p in named})),
+        frozen=[name for name, p in named if not p.requires_grad],
+        **{name: name_of(function) for name, function in functions.items()},
+    )
+
+
+def differences(then, now, name: str) -> Iterator[str]:
+    "The entries in which two settings differ, then and now, in words."
+    keys: Any = ()
+    if isinstance(then, dict) and isinstance(now, dict) and then.keys() == now.keys():
+        keys = then
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        keys = range(len(then))
+    for key in keys:
+        yield from differences(then[key], now[key], f'{name}.{key}')
+    same = then == now or json.dumps(then) == json.dumps(now)  # as NaN and NaN
+    if not keys and not same:
+        yield f'{name} was {shorten(then)}, is {shorten(now)}'
+
+# %% ../nbs/89b_fitting.ipynb #bb8aed91
 def expect_same_run(path, meta: dict, config: dict) -> None:
     "Raise `ValueError` unless a checkpoint is of the same run, perhaps a shorter one."
     then = meta.get('config', {})
-    changed = {
-        k: (v, config.get(k))
-        for k, v in then.items()
-        if v != config.get(k) and k != 'epochs'
-    }
-    if 'data' in changed:
+    changed: list[str] = []
+    for key in then.keys() - {'epochs'}:
+        changed += differences(then[key], config.get(key), key)
+    if any(words.startswith('data was') for words in changed):
         raise ValueError(
             f'{path}: a checkpoint of a run on other data; '
             'delete it or choose another path'
         )
     if changed or 'history' not in meta:
         raise ValueError(
-            f'{path}: a checkpoint of another run; then and now: {changed}. '
+            f'{path}: a checkpoint of another run: {"; ".join(sorted(changed))}. '
             'Delete it or choose another path'
         )
     done = len(meta['history']['train'])
@@ -368,21 +441,35 @@ def start_state(
         state.load(checkpoint)
     return state
 
+# %% ../nbs/89b_fitting.ipynb #89b0001a
+def expect_losses(losses, n: int, name: str = 'loss') -> Tensor:
+    "The losses of `n` examples; `ValueError` unless there is one number for each."
+    if isinstance(losses, Tensor) and losses.shape == (n,):
+        return losses
+    kind = type(losses).__name__
+    got = f'shape {tuple(losses.shape)}' if isinstance(losses, Tensor) else kind
+    raise ValueError(
+        f'{name}: expected one number for each of {n} examples, shape ({n},), got {got}; '
+        'return the losses themselves, without a mean or a sum over examples'
+    )
+
 # %% ../nbs/89b_fitting.ipynb #e8335ddb
 @torch.no_grad()
 def evaluate(
     model: Model,  # The model
-    x,  # Data as the model sees them, `(n, *event_shape)`, in any container
+    x,  # Data as the model sees them, `(n, *event_shape)`, in any container; columns
+    # of a table count by their position, as in `fit`, and not by their names
     context: Tensor | None = None,  # Their context, shape `(n, C)`
     loss: Callable | None = None,  # Loss per example; None takes the model's own
     batch_size: int = 1000,  # Examples per pass
 ) -> Tensor:  # Loss of each example, nats, shape `(n,)`, on the CPU
     "The loss of each example, in evaluation mode; `ValueError` unless contexts match."
+    expect_callable(loss=loss)
+    size = SETTINGS['batch_size'].check('batch_size', batch_size)
     if isinstance(x, Tensor) and x.dim() and len(x) == 0:
         return torch.zeros(0)
-    expect_callable(loss=loss)
     examples = read_examples(model, x, context, name='x')
-    losses = [each for each, _ in evaluate_batches(model, examples, loss, batch_size)]
+    losses = [each for each, _ in evaluate_batches(model, examples, loss, size)]
     return torch.cat(losses)
 
 # %% ../nbs/89b_fitting.ipynb #05de0001
@@ -400,7 +487,7 @@ def evaluate_batches(
         for batch in examples.in_order(batch_size):
             mine = share_of(batch, processes, examples.sharded)
             x, context, weights = batch_for_model(mine, model)
-            yield loss(model, x, context).cpu(), weights
+            yield expect_losses(loss(model, x, context), len(x)).cpu(), weights
 
 
 def share_of(batch: Batch, processes: Processes | None, sharded: bool) -> Batch:
@@ -415,20 +502,26 @@ def run_epoch(
 ) -> dict:
     "One pass over the data; the mean loss of each player, in nats. `Diverged` on NaN."
     sums: dict = {name: [] for name, *_ in players}
-    seen = []
+    seen = []  # how many examples, or their weights
     for batch in examples.batches(state.config['batch_size']):
         mine = share_of(batch, state.processes, examples.sharded)
-        n = torch.tensor(float(len(batch.x)))
+        n, weight = size_of(batch)
         if examples.sharded:
-            n = state.processes.total(n)
+            n, weight = state.processes.total(torch.stack([n, weight]))
         set_rate(state, total)
         for name, loss in take_turns(state, players, mine, n):
             sums[name].append(loss * n)
         finish_step(state)
-        seen.append(n)
+        seen.append(weight)
         bar.update()
     state.history.lr.append(state.optimizer.param_groups[0]['lr'])
     return {name: (sum(v) / sum(seen)).item() for name, v in sums.items()}
+
+
+def size_of(batch: Batch) -> tuple[Tensor, Tensor]:
+    "How many examples a batch has, and the sum of their weights."
+    n = torch.tensor(float(len(batch.x)))
+    return n, n if batch.weights is None else batch.weights.sum().to(n)
 
 # %% ../nbs/89b_fitting.ipynb #05de0002
 def take_turns(
@@ -440,7 +533,9 @@ def take_turns(
     "One step of each player; yields its name and its mean loss over the whole batch."
     x, context, weights = batch_for_model(batch, state.model)
     for name, parameters, player_loss in players:
-        each = player_loss(state.model, x, context)
+        whose = 'loss' if len(players) == 1 else f'loss of {name}'
+        found = player_loss(state.model, x, context)
+        each = expect_losses(found, len(x), whose)
         if weights is not None:
             each = weights * each
         loss = each.sum() / n.to(each)
@@ -512,6 +607,8 @@ def mean_loss(state: TrainingState, held: Rows | Stream, loss) -> float:
         w = torch.ones_like(each) if weights is None else weights.cpu()
         sums = sums + torch.stack([(w * each).sum().double(), w.sum().double()])
     total = state.processes.total(sums)
+    if total[1] == 0:
+        raise ValueError('valid: all held-out examples have weight 0; pass others')
     return (total[0] / total[1]).item()
 
 
@@ -591,6 +688,8 @@ def begin(
     start = examples.some()
     if examples.sharded:
         start = Batch(*(None if t is None else processes.all_rows(t) for t in start))
+    if isinstance(examples, Stream) and start.weights is not None:
+        examples.weigh(start.weights)
     if check:
         expect_densities(model, start)
     device = model.like.device
@@ -655,12 +754,12 @@ def fit(
     config = check_settings(SETTINGS, asked)
     limits = check_settings(SETTINGS, dict(patience=patience, epoch_size=epoch_size))
     players = settle_players(model, loss, prepare)
+    expect_writable(checkpoint)
     target = settle_device(device)
     home = next(model.parameters()).device
     with seeded(config['seed'], target), together(target) as processes:
-        examples, held, config['data'] = gather(
-            model, given, players, batch_size, limits['epoch_size']
-        )
+        examples, held, seen = gather(model, given, players, config | limits)
+        config |= seen | identity(model, loss=loss, prepare=prepare)
         expect_same_data(config['data'], processes, examples.sharded)
         begin(model.to(target), examples, processes, loss is None and not allow_ties)
         state = start_state(model, config, processes, checkpoint if resume else None)

@@ -13,11 +13,14 @@ import csv
 import dataclasses
 import inspect
 import io
+import json
 import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,7 @@ from .autoregressive import maf
 from .core import Model
 from .coupling import nice
 from .data import fashion_mnist, mnist, mnist10k
+from .examples import for_model
 from .figures import draw_images
 from .files import load, save, write_bytes
 from .glow import glow
@@ -60,6 +64,10 @@ from flowbook.records import (
 from flowbook.records import (
     shipped as shipped,
 )
+from .toys import Toy, kl_to_truth, toys
+from .train import History, evaluate, fit, settle_device
+
+# %% ../nbs/80_runs.ipynb #80f1b013
 from flowbook.settings import (
     SETTINGS,
     Checked,
@@ -71,17 +79,20 @@ from flowbook.settings import (
     setting,
 )
 from flowbook.tables import (
+    Questions,
     Table,
     TableOptions,
     floor_steps,
+    join_names,
     needs,
     open_like,
     open_table,
     pick,
+    read_raw,
     split_names,
+    suffix_of,
+    table_options,
 )
-from .toys import Toy, kl_to_truth, toys
-from .train import History, evaluate, fit, settle_device
 
 # %% ../nbs/80_runs.ipynb #e219cec0
 IMAGES: dict[str, Callable] = {
@@ -117,6 +128,13 @@ class Parts:
         "Names of the variables of a table."
         names = self.table.names if self.table else []
         return [n for n in names if n not in self.condition]
+
+    @cached_property
+    def columns(self) -> list:
+        "Names of all columns of the file of a table, those left out among them."
+        if self.table is None:
+            return []
+        return file_columns(self.table.source, self.table.options)
 
     @property
     def whole(self) -> Tensor:
@@ -175,32 +193,82 @@ def split_table(table: Table, condition: list, seed: int) -> Parts:
     )
     name = Path(table.source).name
     if table.images:
+        expect_varied(rows, table.source)
         return Parts(name, 'pixels', **cut, table=table)
     c, x = columns_of(table.names, condition)
     given = {k: v[:, c] for k, v in cut.items()} if c else {}
     cut = {k: v[:, x] for k, v in cut.items()}
     return Parts(name, 'points', **cut, table=table, condition=condition, given=given)
 
+# %% ../nbs/80_runs.ipynb #80f1b016
+def expect_varied(images: Tensor, source: str) -> None:
+    "Raise `ValueError` for images all of whose pixels have one value."
+    if images.min() == images.max():
+        raise ValueError(
+            f'{source}: all pixels of all images have the value {images.min()}; '
+            'expected images that differ'
+        )
+
 
 def columns_of(names: list, condition: list) -> tuple[list, list]:
     "Positions of the columns that are given, and of the variables."
-    c = pick(names, ','.join(condition), 'condition') if condition else []
+    c = pick(names, join_names(condition), 'condition') if condition else []
     x = [j for j in range(len(names)) if j not in c]
     if not x:
         raise ValueError('condition: expected some columns to be left as variables')
     return c, x
 
+# %% ../nbs/80_runs.ipynb #80f1b002
+COUNTED = ('columns', 'drop', 'dequantize')  # options that hold columns
+
+
+def file_columns(path: str, options: TableOptions) -> list[str]:
+    "The names of all columns of a file, in its order; none for images."
+    raw = read_raw(path, Questions(path, table_options(options.given)))
+    return [] if isinstance(raw, Table) else raw.names
+
+
+def holds_number(wanted: str | None) -> bool:
+    "Whether columns are asked for by number, perhaps."
+    return any(name.isdigit() for name in split_names(wanted))
+
+
+def settle_numbers(
+    path: str, options: TableOptions, condition: list
+) -> tuple[TableOptions, list]:
+    "The same options and conditions, with names in the place of numbers."
+    asked = {name: getattr(options, name) for name in COUNTED}
+    asked['condition'] = join_names(condition)
+    asked = {name: wanted for name, wanted in asked.items() if holds_number(wanted)}
+    names = file_columns(path, options) if asked else []
+    if not names:
+        return options, condition
+    found = {k: [names[j] for j in pick(names, v, k)] for k, v in asked.items()}
+    condition = found.pop('condition', condition)
+    changes = {k: join_names(v) for k, v in found.items()}
+    return TableOptions(**options.given | changes), condition
+
+# %% ../nbs/80_runs.ipynb #80f1b003
+def expect_options(given: list, path: str, images: bool) -> None:
+    "Raise `ValueError` for an option that has no meaning for such a file, by name."
+    packed = suffix_of(Path(path)) in ('npz', 'mat') or path.lower().endswith('.zip')
+    for name in given:
+        if name == 'key' and not packed:
+            raise ValueError(f'key: is for .npz, .mat and .zip, got {path}')
+        if images and name not in ('key', 'levels'):
+            raise ValueError(f'{name}: is for tables, but {path} holds images')
+        if name == 'levels' and not images:
+            raise ValueError(f'levels: is for images, but {path} holds rows of numbers')
+
 # %% ../nbs/80_runs.ipynb #ffe0603b
 def read_file(path: str, seed: int, options: TableOptions, condition: list) -> Parts:
     "A file in three parts; all that stands in the way in one error."
-    table = open_table(
-        path,
-        density=True,
-        given=condition,
-        **options.given,
-    )
+    options, condition = settle_numbers(path, options, condition)
+    condition = list(dict.fromkeys(condition))
+    table = open_table(path, density=True, given=condition, **options.given)
     if condition and table.images:
         raise ValueError('condition: is for columns of tables, not for images')
+    expect_options(list(options.given), path, table.images)
     if condition:
         condition = [table.names[j] for j in columns_of(table.names, condition)[0]]
     return split_table(table, condition, seed)
@@ -438,7 +506,8 @@ def expect_fitting(job: Job, parts: Parts) -> None:
             f"order: expected 'random', or 'rows' for "
             f'{", ".join(models)} and {last} on images, got {job.order!r}'
         )
-    if (job.support or job.robust) and not parts.table:
+    rows = parts.table and parts.kind == 'points'
+    if (job.support or job.robust) and not rows:
         raise ValueError(f'support, robust: are for tables, got {parts.name}')
     if job.labels and not parts.labels:
         raise ValueError(f'labels: {parts.name} has no classes')
@@ -455,24 +524,35 @@ def expect_widths(job: Job, entry: Entry) -> None:
         raise ValueError(f'hidden: expected {wanted} {job.model}, got {job.hidden}')
 
 # %% ../nbs/80_runs.ipynb #11d45580
-def parse_support(word: str, names: list) -> tuple[str, tuple]:
+def name_of(text: str, names: list) -> str:
+    "A name as a word of the shell holds it: as it is, or in quotes."
+    inner = split_names(text)
+    return inner[0] if text not in names and len(inner) == 1 else text
+
+
+def parse_support(
+    word: str, names: list, columns: list | None = None
+) -> tuple[str, tuple]:
     "A name and its ends, None where it is open; `ValueError` for anything else."
-    name, _, ends = word.rpartition('=')
+    text, _, ends = word.rpartition('=')
     low, colon, high = ends.partition(':')
     try:
         least = float(low) if low else -math.inf
         most = float(high) if high else math.inf
     except ValueError:
         least = most = math.nan
-    if not name or not colon or not least < most or not low + high:
+    if not text or not colon or not least < most or not low + high:
         raise ValueError(
             "support: expected 'infer' or words such as price=0: or share=0:1, "
             f'low before high, got {word!r}'
         )
-    found = (least if low else None, most if high else None)
-    return names[pick(names, f'"{name}"', 'support')[0]], found
+    name = name_of(text, names)
+    if columns and name not in names:  # perhaps a number, which counts these
+        name = columns[pick(columns, join_names([name]), 'support')[0]]
+    j = pick(names, join_names([name]), 'support')[0]
+    return names[j], (least if low else None, most if high else None)
 
-
+# %% ../nbs/80_runs.ipynb #80f1b015
 def settle_support(job: Job, parts: Parts) -> list | None:
     "The ends of each column, as the functions that build flows take them."
     if not job.support:
@@ -481,13 +561,25 @@ def settle_support(job: Job, parts: Parts) -> list | None:
     found: dict = {}
     if 'infer' in job.support:
         found = {n: (0.0, None) for n, v in zip(parts.names, x.T) if is_positive(v)}
-    words = [w for w in job.support if w != 'infer']
-    found |= dict(parse_support(w, parts.names) for w in words)
+    found |= asked_support([w for w in job.support if w != 'infer'], parts)
     ends = [found.get(name) for name in parts.names]
     for name, end, values in zip(parts.names, ends, x.T):
         if end is not None:
             expect_inside(name, end, values)
     return ends if found else None
+
+
+def asked_support(words: list, parts: Parts) -> dict:
+    "The ends that words ask for, by name; `ValueError` for a name that comes twice."
+    counted = any(w.rpartition('=')[0].isdigit() for w in words)
+    columns = parts.columns if counted else None
+    found: dict = {}
+    for word in words:
+        name, ends = parse_support(word, parts.names, columns)
+        if name in found:
+            raise ValueError(f'support: {name} is given twice, expected once')
+        found[name] = ends
+    return found
 
 # %% ../nbs/80_runs.ipynb #b0188be6
 def is_positive(values: Tensor) -> bool:
@@ -496,20 +588,31 @@ def is_positive(values: Tensor) -> bool:
     return bool((values > 0).all() and (z**3).mean() > 1)
 
 
-def expect_inside(name: str, ends: tuple, values: Tensor) -> None:
-    "Raise `ValueError` with the number of values that are not between the ends."
+def outside(ends: tuple, values: Tensor) -> Tensor:
+    "Which values are not strictly between two ends, None where one is open."
     low, high = ends
     out = torch.zeros_like(values, dtype=torch.bool)
     if low is not None:
         out |= values <= low
     if high is not None:
         out |= values >= high
+    return out
+
+
+def show_outside(name: str, ends: tuple, values: Tensor, out: Tensor) -> str:
+    "How many values of a column are outside, and one of them."
+    shown = ':'.join('' if e is None else f'{e:g}' for e in ends)
+    return (
+        f'{name} has {int(out.sum()):,} of {len(values):,} values outside '
+        f'{shown} or at its ends, such as {values[out][0].item():g}'
+    )
+
+
+def expect_inside(name: str, ends: tuple, values: Tensor) -> None:
+    "Raise `ValueError` with the number of values that are not between the ends."
+    out = outside(ends, values)
     if out.any():
-        shown = ':'.join('' if e is None else f'{e:g}' for e in ends)
-        raise ValueError(
-            f'support: {name} has {int(out.sum()):,} of {len(values):,} values outside '
-            f'{shown} or at its ends, such as {values[out][0].item():g}'
-        )
+        raise ValueError(f'support: {show_outside(name, ends, values, out)}')
 
 
 def chosen_options(job: Job, parts: Parts) -> dict:
@@ -693,7 +796,7 @@ def save_figure(path: Path, draw: Callable, size: tuple) -> None:
 def draw_samples(ax, x: Tensor, data: Tensor | None = None) -> None:
     "Images as a sheet, numbers as a histogram, points over the data if given."
     if x.dim() == 4:
-        draw_images(ax, x)
+        draw_images(ax, x if x.shape[1] in (1, 3) else x[:, :1])
     elif x.shape[1] == 1:
         ax.hist(x[:, 0].numpy(), bins=60, color='#009E73')
     else:
@@ -785,11 +888,22 @@ def store(
     return flow, dict(metrics=measure(flow, parts)) | results
 
 # %% ../nbs/80_runs.ipynb #99a78634
-def expect_unfinished(folder: Path) -> None:
-    "Raise `ValueError` if a folder holds a finished run."
+CHECKPOINT = 'checkpoint.safetensors'
+
+
+def expect_unfinished(folder: Path, resume: bool) -> None:
+    "Raise `ValueError` if a folder holds a run, unless it can and shall be resumed."
+    checkpoint = (folder / CHECKPOINT).exists()
+    if checkpoint and resume:
+        return
     if (folder / 'run.json').exists():
         raise ValueError(
             f'{folder}: holds a finished run; '
+            'choose another folder with --out, or remove it'
+        )
+    if checkpoint:
+        raise ValueError(
+            f'{folder}: holds an unfinished run; go on with --resume, '
             'choose another folder with --out, or remove it'
         )
 
@@ -814,6 +928,63 @@ def is_running(pid: int) -> bool:
         return True
     return True
 
+# %% ../nbs/80_runs.ipynb #80f1b004
+FREE = ('epochs', 'patience', 'device')  # settings that a resumed run may change
+FROM_DATA = ('fills', 'most', 'notes', 'ignored')  # what `fit` compares by itself
+
+
+def settings_of(entry: dict) -> dict:
+    "What makes a run what it is, by name: its job and how its table was read."
+    recipe = entry['table'] or {}
+    forms = (Job, TableOptions)
+    known = {f.name: f.default for form in forms for f in dataclasses.fields(form)}
+    job = {k: v for k, v in entry['job'].items() if k in known}
+    found = known | job | recipe.get('options', {}) | recipe
+    return {k: v for k, v in found.items() if k not in (*FREE, *FROM_DATA, 'options')}
+
+
+def expect_same_job(folder: Path, entry: dict, log: Callable) -> None:
+    "Raise `ValueError` that names what differs from the run that is gone on with."
+    path = next(filter(Path.exists, (folder / 'run.json', folder / 'job.json')), None)
+    if path is None:
+        log(
+            f'{folder}: nothing tells the settings of this checkpoint; they are taken '
+            'to be the same'
+        )
+        return
+    try:
+        then = settings_of(json.loads(path.read_text(encoding='utf-8')))
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ValueError(f'{path}: damaged ({e!r})') from None
+    now = settings_of(json.loads(json.dumps(entry)))
+    changed = [k for k in then if k in now and then[k] != now[k]]
+    if changed:
+        told = '; '.join(f'{k}: {then[k]!r} then, {now[k]!r} now' for k in changed)
+        raise ValueError(
+            f'{folder}: cannot be resumed with other settings: {told}. '
+            'Give those of then, or choose another folder with --out'
+        )
+
+# %% ../nbs/80_runs.ipynb #80f1b005
+def begin_record(
+    job: Job, parts: Parts, folder: Path, log: Callable, writes: bool
+) -> dict:
+    "What is known of a run before it starts; its folder, if it starts afresh, holds it."
+    entry = dict(
+        model=job.model,
+        data=parts.name,
+        job=dataclasses.asdict(job) | {'data': parts.name},
+        table=recipe_of(job, parts),
+    )
+    resumed = (folder / CHECKPOINT).exists()
+    if resumed:
+        expect_same_job(folder, entry, log)
+    if writes:
+        remove_leftovers(create_folder(folder))
+    if writes and not resumed:
+        write_bytes(folder / 'job.json', json.dumps(entry, indent=1).encode())
+    return entry
+
 # %% ../nbs/80_runs.ipynb #2fcb562b
 def prepare(
     job: Job,  # What is to be done
@@ -835,12 +1006,32 @@ def recipe_of(job: Job, parts: Parts) -> dict | None:
     "What the record keeps of a table."
     if not parts.table:
         return None
-    notes = dict(condition=parts.condition, notes=parts.table.notes)
-    return parts.table.recipe | notes | dict(support=settle_support(job, parts))
+    return parts.table.recipe | dict(
+        most=largest(parts.table),
+        condition=parts.condition,
+        notes=parts.table.notes,
+        support=settle_support(job, parts),
+    )
 
 # %% ../nbs/80_runs.ipynb #80f1a6aa
 def no_words(text: str) -> None:
     "What a process says that is not the first."
+
+# %% ../nbs/80_runs.ipynb #80f1b008
+def largest(table: Table) -> dict:
+    "The largest value of each column that was spread, by name."
+    found = {}
+    for name, (start, step) in table.lattice.items():
+        column = table.values[:, table.names.index(name)]
+        found[name] = on_lattice(column, start, step).max().item()
+    return found
+
+
+def on_lattice(values: np.ndarray, start: float, step: float) -> np.ndarray:
+    "The values of a lattice below some numbers, without the dust of floating point."
+    digits = 10 + max(0, -math.floor(math.log10(step)))
+    found = floor_steps(values.astype(np.float64), start, step)
+    return np.array([round(v, digits) for v in found.tolist()])
 
 # %% ../nbs/80_runs.ipynb #4da9ab9a
 def train(
@@ -861,15 +1052,12 @@ def train(
     job = job.settle(parts)
     bits = BITS.check('bits', bits)
     out = Path(out)
-    if not resume:
-        expect_unfinished(out)
+    expect_unfinished(out, resume)
     device = settle_device(job.device)
     with together(device) as processes:
         flow = build_flow(job, parts)
-        if not processes.writes:
-            log = no_words
-        else:
-            remove_leftovers(create_folder(out))
+        log = log if processes.writes else no_words
+        record = begin_record(job, parts, out, log, processes.writes)
         parameters = sum(p.numel() for p in flow.parameters())
         log(
             f'{job.model} with {parameters:,} parameters on {parts.name} '
@@ -877,16 +1065,13 @@ def train(
         )
         for note in parts.table.notes if parts.table else []:
             log(f'{parts.name}: {note}')
-        checkpoint = out / 'checkpoint.safetensors'
-        history = fit_flow(flow, job, parts, str(device), checkpoint, resume, progress)
+        history = fit_flow(
+            flow, job, parts, str(device), out / CHECKPOINT, resume, progress
+        )
         if not processes.writes:
             return {}
         flow, results = store(flow, parts, out / 'weights.safetensors', half, bits)
-        record = dict(
-            model=job.model,
-            data=parts.name,
-            job=dataclasses.asdict(job) | {'data': parts.name},
-            table=recipe_of(job, parts),
+        record |= dict(
             parameters=parameters,
             half=half,
             bits=bits,
@@ -897,8 +1082,9 @@ def train(
             seconds=round(history.seconds, 1),
             finished=time.strftime('%Y-%m-%d'),
         )
-        draw_run(flow, job, parts, history, out)
         write_record(record, out)
+        (out / 'job.json').unlink(missing_ok=True)
+        draw_run(flow, job, parts, history, out)
         return record
 
 # %% ../nbs/80_runs.ipynb #598cf8be
@@ -915,10 +1101,17 @@ class Seen:
 def read_table_like(record: dict, data: str, options: dict) -> Seen:
     "A table with the columns of a run's own; else `ValueError`."
     recipe = record.get('table')
+    for name in ('allow_ties', 'levels', *['dequantize'] * bool(recipe)):
+        if options.get(name):
+            raise ValueError(
+                f'{name}: was settled when the run was fitted; leave it out'
+            )
     if recipe is None or not recipe['names']:
         table = open_table(data, **options)
+        expect_options(list(options), data, table.images)
         return Seen(table.tensor(), None, table.rows.tolist(), table)
     table = open_like(data, recipe, **options)
+    expect_options(list(options), data, table.images)
     if table.images:
         return Seen(table.tensor(), None, table.rows.tolist(), table)
     c, x = columns_of(recipe['names'], recipe['condition'])
@@ -958,11 +1151,57 @@ def expect_events(flow: Model, record: dict, data: str, x: Tensor) -> None:
         )
 
 
+def expect_supported(flow: Model, record: dict, data: str, seen: Seen) -> None:
+    "Raise `ValueError` that names column and row of a value outside a run's support."
+    recipe = record.get('table') or {}
+    ends = recipe.get('support')
+    if not ends:
+        return
+    names = [n for n in recipe['names'] if n not in recipe['condition']]
+    for name, pair, column in zip(names, ends, seen.x.T):
+        values = for_model(column, flow)
+        out = outside(pair or (None, None), values)
+        if out.any():
+            raise ValueError(
+                f'{data}: {show_outside(name, pair, values, out)} in row '
+                f'{seen.rows[int(out.nonzero()[0])]}; the run knows no density there, '
+                'leave such rows out'
+            )
+
+
 def rank(log_p: Tensor) -> Tensor:
     "The place of each row, 1 for the least likely."
     places = torch.empty(len(log_p), dtype=torch.long)
     places[log_p.argsort(stable=True)] = torch.arange(1, len(log_p) + 1)
     return places
+
+# %% ../nbs/80_runs.ipynb #80f1b006
+SCORES = ('.csv', '.parquet')  # formats of scores
+SAMPLES = ('.png', '.npy', *SCORES)  # formats of samples
+
+
+def expect_place(path: Path, endings: tuple) -> None:
+    "Raise `ValueError` unless there may be a file of that name, and of its format."
+    if not path.parent.is_dir():
+        raise ValueError(f'{path}: the folder {path.parent} does not exist')
+    if path.suffix not in endings:
+        *first, last = endings
+        raise ValueError(
+            f'{path}: expected a name that ends in {", ".join(first)} or {last}'
+        )
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f'{path}: cannot be written; choose another name with --out')
+    if path.suffix == '.parquet' and find_spec('pyarrow') is None:
+        raise needs('pyarrow', 'out: a Parquet file')
+
+
+def index_title(table: Table) -> str:
+    "The name of the column that names the rows."
+    name = split_names(table.options.index)[0]
+    if not name.isdigit():
+        return name
+    columns = file_columns(table.source, table.options)
+    return columns[pick(columns, name, 'index')[0]]
 
 # %% ../nbs/80_runs.ipynb #80f1a617
 def score_file(
@@ -974,6 +1213,7 @@ def score_file(
     "Score data with a run, in nats for points and bits/dim for images."
     flow, record = read_run(run)
     seen = read_examples(flow, record, data, options)
+    expect_supported(flow, record, data, seen)
     flow = flow.to(settle_device(device))
     x = seen.x
     pixels = len(flow.event_shape) == 3
@@ -998,17 +1238,22 @@ def score_file(
 # %% ../nbs/80_runs.ipynb #10668d7e
 def write_scores(
     result: dict,  # Of `score_file`
-    path: str | Path,  # A .csv file
+    path: str | Path,  # A .csv or .parquet file
 ) -> None:
     "Write a line for each row: where it stands, its log-likelihood and its rank."
+    path = Path(path)
+    expect_place(path, SCORES)
     table = result['table']
-    head = ['row', 'log_prob_nats', 'rank']
-    columns = [result['where'], [f'{v:.6f}' for v in result['rows'].tolist()]]
-    columns.append(result['rank'].tolist())
+    columns = dict(row=result['where'], log_prob_nats=result['rows'].tolist())
+    columns['rank'] = result['rank'].tolist()
     if table is not None and table.labels:
-        head.append(table.options.index)
-        columns.append(table.labels)
-    write_csv(path, head, zip(*columns))
+        title = index_title(table)
+        columns[f'{title}.2' if title in columns else title] = table.labels
+    if path.suffix == '.parquet':
+        write_bytes(path, as_parquet(columns))
+        return
+    columns['log_prob_nats'] = [f'{v:.6f}' for v in columns['log_prob_nats']]
+    write_csv(path, list(columns), zip(*columns.values()))
 
 
 def write_csv(path: str | Path, head: list, rows) -> None:
@@ -1033,75 +1278,136 @@ def write_samples(x: Tensor, path: Path, columns: dict) -> None:
         np.save(buffer, x.numpy())
         write_bytes(path, buffer.getvalue())
     elif path.suffix == '.parquet':
-        write_bytes(path, as_parquet(x, columns))
+        numbers = {f'x{j}': v for j, v in enumerate(x.flatten(1).numpy().T, 1)}
+        write_bytes(path, as_parquet(columns or numbers))
     else:
         values = list(columns.values()) or list(x.flatten(1).numpy().T)
         write_csv(path, list(columns), zip(*map(as_written, values)))
 
 
-def as_parquet(x: Tensor, columns: dict) -> bytes:
-    "Samples as the content of a Parquet file."
+def as_parquet(columns: dict) -> bytes:
+    "Columns as the content of a Parquet file."
     import pandas as pd
 
-    numbers = {f'x{j}': v for j, v in enumerate(x.flatten(1).numpy().T, 1)}
     try:
-        return pd.DataFrame(columns or numbers).to_parquet(index=False)
+        return pd.DataFrame(columns).to_parquet(index=False)
     except ImportError:
         raise needs('pyarrow', 'out: a Parquet file') from None
 
 # %% ../nbs/80_runs.ipynb #f04036f4
-def name_columns(x: Tensor, context: Tensor | None, record: dict) -> dict:
+def variables_of(recipe: dict) -> list[str]:
+    "The names of a run's columns that are not given."
+    names = recipe.get('names', [])
+    return [n for n in names if n not in recipe.get('condition', [])]
+
+
+def as_data(x: Tensor, recipe: dict) -> Tensor:
+    "Samples as data are: whole levels of images, steps of columns that were spread."
+    if x.dim() == 4:
+        levels = recipe.get('options', {}).get('levels') or 256
+        return x.floor().clamp(0, levels - 1).to(torch.uint8)
+    x = x.clone()
+    for j, name in enumerate(variables_of(recipe)):
+        if name in recipe['lattice']:
+            values = on_lattice(x[:, j].numpy(), *recipe['lattice'][name])
+            x[:, j] = torch.from_numpy(values)
+    return x
+
+
+def name_columns(x: Tensor, context: Tensor | None, recipe: dict) -> dict:
     "Samples and what was given, by name and in the order of the run's own table."
-    recipe = record.get('table') or {}
     names = recipe.get('names', [])
     if not names or not (recipe['named'] or context is not None):
         return {}
-    c, v = columns_of(names, recipe['condition'])
     columns: dict = dict.fromkeys(names)
-    for k, j in enumerate(v):
-        columns[names[j]] = x[:, k].numpy()
-    for k, j in enumerate(c):
-        columns[names[j]] = (
-            context[:, k].double().numpy() if context is not None else None
-        )
-    for name, (start, step) in recipe['lattice'].items():
-        values = floor_steps(columns[name].astype(np.float64), start, step)
-        columns[name] = np.round(values, 10)
+    for k, name in enumerate(variables_of(recipe)):
+        columns[name] = x[:, k].numpy()
+    if context is not None:
+        for k, name in enumerate(recipe['condition']):
+            values = context[:, k].double().numpy()
+            if name in recipe['lattice']:
+                values = on_lattice(values, *recipe['lattice'][name])
+            columns[name] = values
     return columns
 
 
-def read_given(record: dict, given: list | None, path: str | None) -> Tensor | None:
+def tell_outside(x: Tensor, recipe: dict, log: Callable) -> None:
+    "Tell how many samples of columns of few values are none of their table's range."
+    for j, name in enumerate(variables_of(recipe)):
+        if name not in recipe.get('most', {}):
+            continue
+        column = x[:, j]
+        least, step = recipe['lattice'][name]
+        most = recipe['most'][name]
+        out = int(((column < least) | (column > most)).sum())
+        if out:
+            log(
+                f'{name}: {out:,} of {len(x):,} samples lie outside {least:g} … '
+                f'{most:g}, the values of the table; a run fitted with --support '
+                f'{name}={least:g}:{most + step:g} has none there'
+            )
+
+# %% ../nbs/80_runs.ipynb #80f1b007
+def read_given(
+    recipe: dict, given: list | None, path: str | None, log: Callable
+) -> Tensor | None:
     "The values that a run's samples are conditioned on, one row each; else `ValueError`."
-    recipe = record.get('table') or {}
     condition = recipe.get('condition', [])
     if not condition:
         if given or path:
             raise ValueError('given: this run was fitted without --condition')
         return None
     if path and not given:
-        rest = [n for n in recipe['names'] if n not in condition]
-        own = recipe | dict(names=condition, ignored=[*rest, *recipe['ignored']])
-        own['lattice'] = {k: v for k, v in recipe['lattice'].items() if k in condition}
-        return open_like(path, own).tensor()
-    words = dict(w.rpartition('=')[::2] for w in given or [])
-    try:
-        values = {k: float(v) for k, v in words.items()}
-    except ValueError:
-        values = {}
-    if (
-        path
-        or set(values) != set(condition)
-        or not all(map(math.isfinite, values.values()))
-    ):
+        return read_given_file(recipe, path, log)
+    values = {} if path else given_values(given or [], condition)
+    if set(values) != set(condition) or not all(map(math.isfinite, values.values())):
         shown = ' '.join(f'{n}=…' for n in condition)
         raise ValueError(
             f'given: expected {shown}, or given_file with these columns, '
             f'got {" ".join(given or []) or "nothing"}'
         )
-    for name, (_, step) in recipe['lattice'].items():
+    for name, (start, step) in recipe['lattice'].items():
         if name in values:
-            values[name] += step / 2  # the middle of what was spread
+            values[name] = middle_of_step(name, values[name], start, step)
     return torch.tensor([[values[n] for n in condition]], dtype=torch.float64)
+
+
+def given_values(words: list, condition: list) -> dict:
+    "Values by name, none if a word is no number; `ValueError` for a name given twice."
+    found: dict = {}
+    for word in words:
+        text, _, value = word.rpartition('=')
+        name = name_of(text, condition)
+        if name in found:
+            raise ValueError(f'given: {name} is given twice, expected once')
+        found[name] = value
+    try:
+        return {name: float(value) for name, value in found.items()}
+    except ValueError:
+        return {}
+
+# %% ../nbs/80_runs.ipynb #80f1b014
+def middle_of_step(name: str, value: float, start: float, step: float) -> float:
+    "The middle of the step over which a value was spread; `ValueError` if it has none."
+    k = round((value - start) / step)
+    if abs((value - start) / step - k) > 1e-3:
+        raise ValueError(
+            f'given: expected {name} to be {start:g} plus a multiple of {step:g}, '
+            f'got {value:g}'
+        )
+    return start + step * (k + 0.5)
+
+
+def read_given_file(recipe: dict, path: str, log: Callable) -> Tensor:
+    "The columns of a table that a run is conditioned on; tells what is left out of it."
+    condition = recipe['condition']
+    lattice = {k: v for k, v in recipe['lattice'].items() if k in condition}
+    ignored = [*variables_of(recipe), *recipe['ignored']]
+    own = recipe | dict(names=condition, ignored=ignored, lattice=lattice)
+    table = open_like(path, own)
+    for note in table.notes:
+        log(f'{path}: {note}')
+    return table.tensor()
 
 # %% ../nbs/80_runs.ipynb #80f1a618
 def sample_file(
@@ -1114,28 +1420,26 @@ def sample_file(
     given: list | None = None,  # What a conditional run is given, words such as 'a=1.5'
     given_file: str | None = None,  # A table of such values
     device: str | None = 'cpu',  # Where to compute; None takes CUDA when there is one
+    log: Callable = print,  # Told in a line what to know about the samples
 ) -> Tensor:  # The samples, shape `(n, *event_shape)`
     "Draw samples of a run into a file; with classes, these in turn."
     path = Path(path)
     flow, record = read_run(run)
     n = COUNT.check('n', (1 if given_file else 64) if n is None else n)
     seed = int(SETTINGS['seed'].check('seed', seed))
-    if not path.parent.is_dir():
-        raise ValueError(f'{path}: the folder {path.parent} does not exist')
-    if path.suffix not in ('.png', '.npy', '.csv', '.parquet'):
-        raise ValueError(
-            f'{path}: expected a name that ends in .png, .npy, .csv or .parquet'
-        )
-    context = read_given(record, given, given_file)
+    recipe = record.get('table') or {}
+    expect_place(path, SAMPLES)
+    context = read_given(recipe, given, given_file, log)
     if context is not None:
         context = context.repeat_interleave(n, 0)
     elif record['job'].get('labels'):
         context = torch.eye(10)[torch.arange(n) % 10]
     flow = flow.to(settle_device(device))
-    if record.get('table') and len(flow.event_shape) == 1:
+    if recipe and len(flow.event_shape) == 1:
         flow = flow.double()  # days since 4713 BC differ in their tenth digit
-    x = draw_pieces(flow, n, context, temperature, seed)
-    write_samples(x, path, name_columns(x, context, record))
+    x = as_data(draw_pieces(flow, n, context, temperature, seed), recipe)
+    tell_outside(x, recipe, log)
+    write_samples(x, path, name_columns(x, context, recipe))
     return x
 
 

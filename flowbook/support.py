@@ -165,8 +165,8 @@ def what_is_outside(x: Tensor, outside: Tensor, low, high, event_dim: int) -> st
         return f'{found}; correct the rows or the support'
     size = b - a if len(ends) == 2 else (x[(..., *place)] - value).abs().max().item()
     margin = size / 1000 or 1.0
-    low, high = spelled(a - margin), spelled(b + margin)
-    new = f'low={low}' if value == a else f'high={high}'
+    end = a - margin if value == a else b + margin
+    new = f'{"low" if value == a else "high"}={spelled(end)}'
     return f'{found}; no density is finite on the border: leave a margin, as {new}'
 
 # %% ../nbs/04b_support.ipynb #04b50016

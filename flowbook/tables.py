@@ -16,6 +16,7 @@ import lzma
 import math
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import dependent_columns, step_of, ties_of
+from .columns import dependent_columns, same_order, step_of, ties_of
 from .settings import Checked, Choice, Flag, Number, Text, setting
 
 if TYPE_CHECKING:
@@ -160,6 +161,11 @@ def count(n: int, what: str) -> str:
     return f'{n:,} {what if n == 1 else plural.get(what, what + "s")}'
 
 
+def some_names(names: list[str]) -> str:
+    "The first eight names."
+    return ', '.join(names[:8]) + ' …' * (len(names) > 8)
+
+
 def in_python(options: dict) -> str:
     "Options as keyword arguments."
     return ', '.join(f'{k}={v!r}' for k, v in options.items())
@@ -191,6 +197,24 @@ def merge(options: dict, cure: dict) -> dict:
     return merged
 
 # %% ../nbs/93_tables.ipynb #a203054f
+@dataclass
+class Carried:
+    "What an earlier file had at its top, which another one need not have."
+
+    columns: list = field(default_factory=list)  # names of its variables
+    own: list | None = None  # its header as it stands there, if it has one
+    names: list = field(default_factory=list)  # that were given in place of it
+    skip: int = 0  # lines left out above it
+    header: bool = False  # whether it was said to be one
+    no_header: bool = False  # whether it was said to be none
+
+    def has_header(self, fields: list[str]) -> bool:
+        "Whether these are the names of the earlier file."
+        return bool(self.columns) and (
+            fields == self.own or {*self.columns} <= {*fields}
+        )
+
+
 class Questions:
     "Collects problems while a file is read, and the options as if they were cured."
 
@@ -199,6 +223,7 @@ class Questions:
         self.options = options
         self.problems: list = []
         self.notes: list = []  # what was understood without asking
+        self.carried = Carried()  # what is known of an earlier file
 
     def note(self, what: str) -> None:
         "Note what was understood without asking."
@@ -221,6 +246,9 @@ MAGIC: dict[bytes, Callable] = {
     b'\xfd7zXZ\x00': lzma.decompress,
 }
 PACKED = ('.gz', '.bz2', '.xz', '.zip')
+ERROR_CELL = re.compile(
+    r'#(N/?A|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!)(\W|$)'
+)  # Excel's
 
 
 def read_content(path: Path, key: str | None) -> bytes:
@@ -232,8 +260,10 @@ def read_content(path: Path, key: str | None) -> bytes:
                 return unpack(raw)
         if raw.startswith(b'PK\x03\x04') and path.suffix.lower() == '.zip':
             return unzip(path, raw, key)
-    except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile) as e:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as e:
         raise ValueError(f'{path}: damaged ({e}); copy or download it again') from None
+    except (RuntimeError, NotImplementedError) as e:  # a password, or another method
+        raise ValueError(f'{path}: cannot be unpacked here ({e}); unpack it') from None
     return raw
 
 
@@ -262,9 +292,10 @@ def choose_key(path: Path, names: list, key: str | None, what: str) -> str:
 # %% ../nbs/93_tables.ipynb #baeb96a5
 def decode(raw: bytes, ask: Questions) -> str:
     "Bytes as text; asks for an encoding if they are not UTF-8."
-    name = ask.options.encoding or 'utf-8-sig'
-    if raw.startswith((b'\xff\xfe', b'\xfe\xff')):
-        name = ask.options.encoding or 'utf-16'
+    name = ask.options.encoding or marked_encoding(raw)
+    if b'\x00' in raw and name == 'utf-8-sig' and (wide := wide_encoding(raw)):
+        ask.ask(f'text with zero bytes, as {wide} has them', encoding=wide)
+        name = wide
     try:
         text = raw.decode(name)
     except LookupError:
@@ -283,21 +314,79 @@ def decode(raw: bytes, ask: Questions) -> str:
         )
     return text
 
+
+def marked_encoding(raw: bytes) -> str:
+    "The encoding that a byte-order mark tells, or UTF-8."
+    if raw.startswith((b'\xff\xfe\0\0', b'\0\0\xfe\xff')):
+        return 'utf-32'
+    if raw.startswith((b'\xff\xfe', b'\xfe\xff')):
+        return 'utf-16'
+    return 'utf-8-sig'
+
+
+def wide_encoding(raw: bytes) -> str | None:
+    "The encoding of two or four bytes a character in which this is text, if one is."
+    for name in ('utf-32-le', 'utf-32-be', 'utf-16-le', 'utf-16-be'):
+        try:
+            text = raw.decode(name)
+        except UnicodeDecodeError:
+            continue
+        plain = sum(map(str.isascii, text))
+        if 2 * plain > len(text) and all(s.isprintable() for s in text.split()):
+            return name
+    return None
+
 # %% ../nbs/93_tables.ipynb #a5d10c03
 def split_lines(text: str, ask: Questions) -> tuple['pd.Series', str | None]:
-    "Lines by number, without empty ones and comments; the last comment before them."
+    "Lines by number, without empty ones, and the last of the comments above them."
     import pandas as pd
 
     if '\r' in text:
         text = text.replace('\r\n', '\n').replace('\r', '\n')
     lines = ['', *text.split('\n')]  # numbered from 1
-    full = [i for i, line in enumerate(lines) if line.strip() and i > ask.options.skip]
-    kept = [i for i in full if lines[i].lstrip()[0] != '#']
-    if not kept:
+    full = [i for i, line in enumerate(lines) if line.strip()]
+    skip = ask.options.skip or carried_skip([lines[i] for i in full], full, ask)
+    full = [i for i in full if i > skip]
+    above = 0
+    while above < len(full) and is_comment(lines[full[above]]):
+        above += 1
+    if above == len(full):
         raise ValueError(f'{ask.source}: expected rows of numbers, got an empty file')
-    before = full[: full.index(kept[0])]
-    comment = lines[before[-1]].lstrip().lstrip('# ') if before else None
-    return pd.Series(lines, dtype=object).iloc[kept], comment
+    comment = lines[full[above - 1]].lstrip().lstrip('# ') if above else None
+    return pd.Series(lines, dtype=object).iloc[full[above:]], comment
+
+# %% ../nbs/93_tables.ipynb #93a00001
+def carried_skip(lines: list[str], at: list[int], ask: Questions) -> int:
+    "The lines to leave out as in an earlier file, if its names stand below them here."
+    skip = ask.carried.skip
+    above = [line for i, line in zip(at, lines) if i <= skip]
+    below = lines[len(above) :]
+    if not skip or not below:
+        return 0
+    first = below[0].lstrip('# ')
+    if any(ask.carried.has_header(cut([first], d)[0]) for d in MARKS):
+        return skip
+    if not ask.carried.columns and not any(like_row(s, below) for s in above):
+        return skip
+    ask.note(
+        f'the names of the run do not stand below line {skip}: no line is left out'
+    )
+    return 0
+
+
+def like_row(line: str, below: list[str]) -> bool:
+    "Whether a line is numbers as those below it, and does not begin with their number."
+    for delimiter in MARKS:
+        fields, first = cut([line, below[0]], delimiter)
+        numbers = all(NUMBER.match(s) or s in GAPS for s in [*fields, *first])
+        if numbers and len(fields) == len(first):
+            return fields[0] != str(len(below))
+    return False
+
+
+def is_comment(line: str) -> bool:
+    "Whether a line above the data is none of them; `#N/A` and `#DIV/0!` are cells."
+    return line.lstrip().startswith('#') and not ERROR_CELL.match(line.lstrip())
 
 # %% ../nbs/93_tables.ipynb #ef927252
 MARKS = {',': ',', ';': ';', 'tab': '\t', '|': '|', 'blanks': ' '}
@@ -305,6 +394,7 @@ WORDS = {'\t': 'tab', ' ': 'blanks', 'comma': ',', 'semicolon': ';', 'pipe': '|'
 NUMBER = re.compile(
     r'[+-]?(\d{1,3}([.,]\d{3})+([.,]\d+)?|\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?$'
 )
+WHOLE_PAIR = re.compile(r'[+-]?\d+,\d+([eE][+-]?\d+)?$')  # or one with a decimal comma
 GAPS = set(
     ' # #N/A #N/A N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL '
     'NaN None n/a nan null none NAN ?'.split(' ')
@@ -356,7 +446,7 @@ def settle_delimiter(head: list[str], ask: Questions) -> str:
 def decimal_comma(rows: list[list[str]], ask: Questions) -> str:
     "Two columns of whole numbers, or one with decimal commas? A tab leaves it whole."
     pairs = [row for row in rows if len(row) == 2]
-    whole = all(re.match(r'[+-]?\d+$', a) and b.isdigit() for a, b in pairs[1:])
+    whole = all(WHOLE_PAIR.match(f'{a},{b}') for a, b in pairs[1:])
     if not whole or len(rows) < 2 or ask.options.decimal == '.':
         return ','
     one_name = len(rows[0]) == 1 and not NUMBER.match(rows[0][0])
@@ -364,7 +454,8 @@ def decimal_comma(rows: list[list[str]], ask: Questions) -> str:
         return 'tab'
     if len(rows[0]) == 2 and not any(map(NUMBER.match, rows[0])):  # two names
         return ','
-    looks = any(b.startswith('0') for _, b in pairs) or len(pairs) < len(rows)
+    looks = any(b.startswith('0') or 'e' in b.lower() for _, b in pairs)
+    looks |= len(pairs) < len(rows)
     ways = [dict(decimal=','), dict(delimiter=',')]
     either, other = ways if looks else ways[::-1]
     text = ','.join(pairs[-1])
@@ -382,12 +473,44 @@ def to_rows(lines: 'pd.Series', delimiter: str, ask: Questions) -> 'pd.DataFrame
     else:
         rows = lines.to_frame('text')
         rows['width'] = [line.count(mark) + 1 for line in lines]
+    rows = without_comments(rows, ask)
     width = rows['width'].tolist()
-    if len(width) > 2 and width[0] + 1 == width[1] == width[2]:  # R, without a name
-        rows.iloc[0] = ['""' + mark + rows['text'].iloc[0], width[1]]  # for the index
+    titled = width[0] == 1 and not rows['text'].iloc[0].startswith('"')
+    if len(width) > 2 and width[0] == width[1] - 1 == width[2] - 1 and not titled:
+        second = cut(rows['text'].iloc[1:2], delimiter)[0]
+        numbers = [s for s in second if NUMBER.match(s) or s in GAPS - {''}]
+        if numbers:  # so the second line holds no names, and the first no title
+            rows.iloc[0] = [lengthen(rows, mark), width[1]]
     return rows
 
 
+def lengthen(rows: 'pd.DataFrame', mark: str) -> str:
+    "A header with another name: at the end if all rows end in a mark, or of R's index."
+    first, second = rows['text'].iloc[:2]
+    as_long = rows['text'][rows['width'] == rows['width'].iloc[1]]
+    if as_long.str.rstrip(' ').str.endswith(mark).all():
+        return first + mark
+    return '""' + mark + first
+
+
+def without_comments(rows: 'pd.DataFrame', ask: Questions) -> 'pd.DataFrame':
+    "Rows without lines that begin with # and have not the fields of a row."
+    begins = rows['text'].str.lstrip().str.startswith('#')
+    if not begins.any():
+        return rows
+    width = common_width(rows)
+    alone = rows['text'].str.match(r'\s*#(\s|$)')  # in a single column
+    comments = begins & ((rows['width'] != width) | (alone & (width == 1)))
+    if comments.any():
+        ask.note(f'{count(int(comments.sum()), "line")} taken as comments')
+    return rows[~comments]
+
+
+def common_width(rows: 'pd.DataFrame') -> int:
+    "How many fields most rows have."
+    return Counter(rows['width']).most_common(1)[0][0]
+
+# %% ../nbs/93_tables.ipynb #93a00002
 def join_quoted(lines: 'pd.Series', mark: str, ask: Questions) -> 'pd.DataFrame':
     "Rows of lines in which quotes may hold a line break, which becomes a blank."
     import pandas as pd
@@ -405,12 +528,20 @@ def join_quoted(lines: 'pd.Series', mark: str, ask: Questions) -> 'pd.DataFrame'
     texts = lines.tolist()
     texts = [' '.join(texts[a:b]) for a, b in zip(ends, ends[1:])]
     rows = pd.DataFrame(dict(text=pd.Series(texts, dtype=object), width=widths))
-    return rows.set_index(lines.index[ends[:-1]])
+    rows = rows.set_index(lines.index[ends[:-1]])
+    swallows = rows['text'].str.lstrip().str.startswith('#') & (np.diff(ends) > 1)
+    swallows &= rows['width'] != common_width(rows)
+    if swallows.any():  # a comment with a quote in it
+        raise ValueError(
+            f'{ask.source}: line {swallows.idxmax()}: begins with # and goes on over '
+            'several lines; is a quote open?'
+        )
+    return rows
 
-
+# %% ../nbs/93_tables.ipynb #93a00003
 def expect_even(rows: 'pd.DataFrame', ask: Questions) -> 'pd.Series':
     "The texts of rows of one length; asks about others."
-    width = Counter(rows['width']).most_common(1)[0][0]
+    width = common_width(rows)
     odd = rows['width'] != width
     n = int(odd.sum())
     if n:
@@ -426,20 +557,22 @@ def expect_even(rows: 'pd.DataFrame', ask: Questions) -> 'pd.Series':
     return rows['text'][~odd]
 
 # %% ../nbs/93_tables.ipynb #cb23c2ad
-def judge(texts: list[str], delimiter: str, mark: str) -> tuple[str, str]:
+def judge(
+    texts: list[str], delimiter: str, mark: str, gaps: Iterable = ()
+) -> tuple[str, str]:
     "What a mark is: 'none', 'decimal', 'thousands' or 'either', and a field that shows it."
     m = re.escape(mark)
     proofs = re.compile(
         rf'(?P<either>[+-]?[1-9]\d{{0,2}}{m}\d{{3}})$'
         rf'|(?P<thousands>[+-]?[1-9]\d{{0,2}}(?:{m}\d{{3}}){{2,}}'
         rf'|[+-]?\d{{1,3}}(?:{m}\d{{3}})+[.,]\d+)$'
-        rf'|(?P<decimal>[+-]?\d*{m}\d*(?:[eE][+-]?\d+)?)$'
+        rf'|(?P<decimal>[+-]?(?:\d+{m}\d*|{m}\d+)(?:[eE][+-]?\d+)?)$'
     )
     seen = ('none', '')
     sought = '"' if mark == delimiter else mark
     for text in texts:
         for s in cut([text], delimiter)[0] if sought in text else ():
-            found = proofs.match(s) if mark in s else None
+            found = proofs.match(s) if mark in s and s not in gaps else None
             kind = str(found.lastgroup) if found else 'none'
             if kind in ('thousands', 'decimal'):
                 return kind, s
@@ -468,15 +601,21 @@ class Inside:
     thousands: str | None = None
 
 
+def given_inside(o: TableOptions) -> Inside:
+    "The marks that the options give."
+    if o.thousands in ('.', ',') and not o.decimal:
+        return Inside('.' if o.thousands == ',' else ',', o.thousands)
+    return Inside(o.decimal or '.', o.thousands)
+
+
 def settle_inside(texts: list[str], delimiter: str, ask: Questions) -> Inside:
     "The marks inside numbers, as given or as the rows prove; asks otherwise."
     o = ask.options
-    if o.thousands in ('.', ',') and not o.decimal:
-        return Inside('.' if o.thousands == ',' else ',', o.thousands)
-    if o.decimal:
-        return Inside(o.decimal, o.thousands)
-    dot, dotted = judge(texts, delimiter, '.')
-    comma, example = judge(texts, delimiter, ',')
+    if o.decimal or o.thousands in ('.', ','):
+        return given_inside(o)
+    gaps = GAPS | {*split_names(o.na)}
+    dot, dotted = judge(texts, delimiter, '.', gaps)
+    comma, example = judge(texts, delimiter, ',', gaps)
     if o.thousands:
         return Inside(',' if comma == 'decimal' and dot == 'none' else '.', o.thousands)
     if comma == 'none' and dot == 'thousands':
@@ -494,6 +633,9 @@ def settle_inside(texts: list[str], delimiter: str, ask: Questions) -> Inside:
     return Inside(',', None if dot == 'none' else '.')
 
 # %% ../nbs/93_tables.ipynb #d2787d7d
+MAY_BE_THOUSANDS = ("'", '\u2019', ' ', '\u00a0', '\u202f')  # between thousands
+
+
 def as_numbers(
     fields: 'pd.Series',  # The fields of one column, texts or numbers
     inside: Inside,  # The marks inside numbers
@@ -526,8 +668,16 @@ def settle_header(head: 'pd.DataFrame', inside: Inside, ask: Questions) -> bool:
 
     if ask.options.header or ask.options.no_header:
         return ask.options.header
+    if ask.carried.has_header(head.iloc[0].tolist()):
+        return True
+    if ask.carried.no_header:
+        return False
     cells = pd.Series(head.to_numpy().ravel(), dtype=object)
-    values = as_numbers(cells, inside, GAPS)[0].reshape(head.shape)
+    values = as_numbers(cells, inside, GAPS)[0]
+    for mark in MAY_BE_THOUSANDS * (not inside.thousands):
+        marked = as_numbers(cells, Inside(inside.decimal, mark), GAPS)[0]
+        values = np.where(np.isnan(values), marked, values)
+    values = values.reshape(head.shape)
     numbers = ~np.isnan(values)
     gaps = cells.isin(GAPS).to_numpy().reshape(head.shape)
     first = numbers[0]
@@ -560,7 +710,8 @@ def looks_like_names(texts: np.ndarray, values: np.ndarray) -> bool:
 # %% ../nbs/93_tables.ipynb #35cbf530
 def counts_in_front(first: list[str], n: int, ask: Questions) -> bool:
     "Whether the first of `n` rows counts the others, as in some old formats; asks then."
-    found = n > 5 and first[0] == str(n - 1) and not ask.options.no_header
+    told = ask.options.no_header or ask.carried.no_header
+    found = n > 5 and first[0] == str(n - 1) and not told
     if found:
         shown = ','.join(first[:4])
         what = f'the first line, {shown}, begins with the number of rows below it'
@@ -576,7 +727,8 @@ def names_in_comment(
 
     names = pd.Series(cut([comment], delimiter)[0], dtype=object)
     numbers = ~np.isnan(as_numbers(names, inside, GAPS)[0])
-    if numbers.any() or (names == '').any() or ask.options.no_header:
+    told = ask.options.no_header or ask.carried.no_header
+    if numbers.any() or (names == '').any() or told:
         return None
     ask.note('names come from the comment above the data')
     return names.tolist()
@@ -590,6 +742,7 @@ class Raw:
     named: bool = True  # whether the names come from the file
     inside: Inside = field(default_factory=Inside)  # marks inside numbers
     nameless: bool = False  # whether the first column has no name
+    own: list | None = None  # the names in the file, as they stand there
 
     @property
     def names(self) -> list[str]:
@@ -612,14 +765,25 @@ def unique_names(names: list[str], ask: Questions) -> list[str]:
         ask.ask(f'names that occur twice: {", ".join(twice)}', names=join_names(found))
     return found
 
+# %% ../nbs/93_tables.ipynb #93a00004
+def given_names(own: list[str] | None, d: int, ask: Questions) -> list[str]:
+    "Names in place of a file's own; those of an earlier file only where they fit."
+    if ask.options.names is not None:
+        return split_names(ask.options.names)
+    before = ask.carried
+    fits = own == before.own if own is not None else d == len(before.names)
+    return before.names if fits else []
+
 
 def as_raw(
     names: list[str] | None, frame: 'pd.DataFrame', inside: Inside, ask: Questions
 ) -> Raw:
     "Columns with names that differ; an empty unnamed one at the end is none."
-    named = names is not None or ask.options.names is not None
-    given = split_names(ask.options.names)
+    given = given_names(names, frame.shape[1], ask)
+    named = names is not None or bool(given)
     d = frame.shape[1]
+    if not d:
+        raise ValueError(f'{ask.source}: expected a table, got one without columns')
     last = frame.iloc[:, -1]
     if names and d > 1 and not names[-1] and last.isin(['', np.nan]).all():
         d -= len(given) != d
@@ -631,7 +795,7 @@ def as_raw(
     nameless = not found[0]
     found = [n or (f'x{j + 1}' if j else 'unnamed') for j, n in enumerate(found)]
     frame = frame.iloc[:, :d].set_axis(unique_names(found, ask), axis=1)
-    return Raw(frame, named, inside, nameless)
+    return Raw(frame, named, inside, nameless, names)
 
 # %% ../nbs/93_tables.ipynb #5144dfa2
 def parse(
@@ -662,6 +826,12 @@ def parse(
             frame[j] = again[j].str.strip()
     return frame.set_index(texts.index)
 
+# %% ../nbs/93_tables.ipynb #93a00005
+def plain_lines(lines: 'pd.Series') -> list[str]:
+    "Lines that do not begin with #, unless these are most."
+    plain = lines[~lines.str.lstrip().str.startswith('#')]
+    return (plain if 2 * len(plain) > len(lines) else lines).tolist()
+
 
 def read_text(text: str, ask: Questions) -> Raw:
     "A text file as columns."
@@ -669,7 +839,7 @@ def read_text(text: str, ask: Questions) -> Raw:
 
     lines, comment = split_lines(text, ask)
     few = min(200, max(20, 100_000 // len(lines.iloc[0])))  # lines that are looked at
-    delimiter = settle_delimiter(lines[:few].tolist(), ask)
+    delimiter = settle_delimiter(plain_lines(lines[:few]), ask)
     texts = expect_even(to_rows(lines, delimiter, ask), ask)
     inside = settle_inside(texts[1:].tolist() or texts.tolist(), delimiter, ask)
     head = pd.DataFrame(cut(texts[: few + 2], delimiter), dtype=object)
@@ -683,7 +853,8 @@ def read_text(text: str, ask: Questions) -> Raw:
     elif comment and len(cut([comment], delimiter)[0]) == head.shape[1]:
         names = names_in_comment(comment, delimiter, inside, ask)
     index = split_names(ask.options.index)
-    called = split_names(ask.options.names) or names or [f'x{j + 1}' for j in head]
+    called = given_names(names, head.shape[1], ask) or names
+    called = called or [f'x{j + 1}' for j in head]
     called = [name or 'unnamed' for name in called]
     words = {j for j in head if {str(j + 1), *called[j : j + 1]} & {*index}}
     frame = parse(texts, delimiter, inside, words, ask) if len(texts) else head[:0]
@@ -699,7 +870,10 @@ def needs(package: str, what: str) -> ValueError:
 
 
 def from_frame(frame: 'pd.DataFrame', ask: Questions) -> Raw:
-    "A data frame as columns."
+    "A data frame as columns; an index with a name is one of them."
+    levels = [name for name in frame.index.names if name is not None]
+    if levels:
+        frame = frame.reset_index(level=levels, allow_duplicates=True)
     names = [
         '/'.join(map(str, n)) if isinstance(n, tuple) else str(n) for n in frame.columns
     ]
@@ -708,7 +882,16 @@ def from_frame(frame: 'pd.DataFrame', ask: Questions) -> Raw:
     for j, kind in frame.dtypes.items():
         if kind.kind not in 'biuf':
             frame[j] = frame[j].astype(object).where(frame[j].notna(), '').map(str)
-    return as_raw(names if named else None, frame, Inside(), ask)
+    return as_raw(names if named else None, frame, given_inside(ask.options), ask)
+
+# %% ../nbs/93_tables.ipynb #93a00006
+def unmasked(array: np.ndarray) -> np.ndarray:
+    "An array in which what is masked is NaN."
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    if not np.ma.is_masked(array) or array.dtype.kind not in 'biuf':
+        return array.data
+    return np.ma.filled(array.astype(np.float64), np.nan)
 
 
 def from_array(array: np.ndarray, ask: Questions) -> Raw:
@@ -716,7 +899,15 @@ def from_array(array: np.ndarray, ask: Questions) -> Raw:
     import pandas as pd
 
     if array.dtype.names:
-        return from_frame(pd.DataFrame({k: array[k] for k in array.dtype.names}), ask)
+        fields = {k: unmasked(array[k]) for k in array.dtype.names}
+        for name, values in fields.items():
+            if values.ndim != 1 or values.dtype.names:
+                raise ValueError(
+                    f'{ask.source}: expected one number a row in field {name!r}, got '
+                    f'{values.dtype} of shape {values.shape[1:]}'
+                )
+        return from_frame(pd.DataFrame(fields), ask)
+    array = unmasked(array)
     if array.dtype.kind not in 'biuf':
         raise ValueError(
             f'{ask.source}: expected plain real numbers, got dtype {array.dtype}'
@@ -786,7 +977,7 @@ def read_picture(path: Path) -> np.ndarray:
             kinds = {'1': 'L', 'P': 'RGB', 'CMYK': 'RGB', 'LA': 'L'}
             kind = kinds.get(picture.mode, picture.mode)
             pixels = np.asarray(picture.convert(kind))
-    except (UnidentifiedImageError, OSError) as e:
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as e:
         raise ValueError(f'{path}: no image that can be read ({e})') from None
     if pixels.dtype != np.uint8:
         raise ValueError(f'{path}: expected 8 bits a pixel, got {pixels.dtype}')
@@ -875,15 +1066,30 @@ def as_images(array: np.ndarray, ask: Questions) -> np.ndarray:
 
 def from_object(thing: Any, ask: Questions) -> Raw | np.ndarray:
     "A tensor, an array, a data frame or nested lists as columns, or as images."
+    if not hasattr(thing, 'iloc') and hasattr(thing, 'to_pandas'):
+        thing = thing.to_pandas()  # of pyarrow, polars and others
+    if hasattr(thing, 'to_frame') and not hasattr(thing, 'columns'):
+        thing = thing.to_frame()  # a column
     if hasattr(thing, 'iloc') and hasattr(thing, 'columns'):
         return from_frame(thing, ask)
-    if isinstance(thing, Tensor):
-        thing = thing.detach().cpu()
-        thing = thing.float() if thing.dtype == torch.bfloat16 else thing
-        thing = thing.numpy()
-    array = np.asarray(thing)
-    images = array.dtype == np.uint8 and array.ndim > 2
+    try:
+        thing = plain_tensor(thing) if isinstance(thing, Tensor) else thing
+        array = thing if isinstance(thing, np.ma.MaskedArray) else np.asarray(thing)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as e:
+        raise ValueError(
+            f'{ask.source}: expected rows of one length that hold plain numbers, got '
+            f'{type(thing).__name__} ({e})'
+        ) from None
+    images = array.dtype == np.uint8 and array.ndim > 2 and not np.ma.is_masked(array)
     return as_images(array, ask) if images else from_array(array, ask)
+
+
+def plain_tensor(tensor: Tensor) -> np.ndarray:
+    "A tensor as an array, in single precision where NumPy has not its own."
+    dense = tensor.detach().cpu().to_dense()
+    if dense.is_floating_point() and dense.dtype not in (torch.float16, torch.float64):
+        dense = dense.float()
+    return dense.resolve_conj().resolve_neg().numpy()
 
 # %% ../nbs/93_tables.ipynb #1a67c417
 def pick(names: list, wanted: str | None, option: str) -> list[int]:
@@ -903,19 +1109,24 @@ def pick(names: list, wanted: str | None, option: str) -> list[int]:
 
 
 def counts_rows(values: np.ndarray) -> bool:
-    "Whether a column is 0, 1, 2, … or 1, 2, 3, …"
-    n = len(values)
-    if n < 5 or values[0] not in (0, 1) or not np.isfinite(values).all():
+    "Whether a column is whole numbers without a gap, each once, in whatever order."
+    if len(values) < 5 or not np.isfinite(values).all() or values[0] % 1:
         return False
-    return bool(np.all(np.diff(values) == 1))
+    return bool(np.all(np.diff(np.sort(values)) == 1))
 
-
+# %% ../nbs/93_tables.ipynb #93a00007
 def find_index(raw: Raw, chosen: list[str], ask: Questions) -> str | None:
     "The column that names the rows, if any; asks about one that may."
     if ask.options.index == 'none':
         return None
     if ask.options.index is not None:
-        return raw.names[pick(raw.names, ask.options.index, 'index')[0]]
+        found = pick(raw.names, ask.options.index, 'index')
+        if len(found) != 1:
+            raise ValueError(
+                f'index: expected one column that names the rows, got '
+                f'{ask.options.index!r}; leave the others out with drop (--drop)'
+            )
+        return raw.names[found[0]]
     first = raw.names[0]
     for name in chosen:
         if name == first and raw.nameless:
@@ -924,7 +1135,7 @@ def find_index(raw: Raw, chosen: list[str], ask: Questions) -> str | None:
             values, texts = as_numbers(raw.frame[name], raw.inside, GAPS)
             if len(texts) or not counts_rows(values):
                 continue
-            what = f'{name}: counts the rows, {values[0]:g}, {values[1]:g}, …'
+            what = f'{name}: counts the rows, {values[0]:.15g}, {values[1]:.15g}, …'
         ask.ask(what, dict(index='none'), index=join_names([name]))
         return name
     return None
@@ -956,14 +1167,15 @@ def column_of(raw: Raw, name: str, ask: Questions) -> np.ndarray | None:
     gaps = GAPS | set(split_names(ask.options.na))
     fields = raw.frame[name]
     values, texts = as_numbers(fields, raw.inside, gaps)
+    values = np.where(np.isin(values, codes_of(raw.inside, ask)), np.nan, values)
     if texts.empty:
-        return values
+        return None if merges(name, fields, values, ask) else values
     kinds = texts.unique().tolist()
     shown = ', '.join(map(repr, kinds[:3])) + ', …' * (len(kinds) > 3)
     rows = f'{count(len(texts), "row")} ({shown}; the first in {texts.index[0]})'
     what = f'{name}: text in {rows}'
     out = dict(drop=join_names([name]))
-    for mark in ("'", ' ', '\u00a0', '\u202f') * (not raw.inside.thousands):
+    for mark in MAY_BE_THOUSANDS * (not raw.inside.thousands):
         again, rest = as_numbers(fields, Inside(raw.inside.decimal, mark), gaps)
         if rest.empty:
             ask.ask(what, out, thousands=mark)
@@ -972,8 +1184,46 @@ def column_of(raw: Raw, name: str, ask: Questions) -> np.ndarray | None:
     if len(texts) <= numbers and len(kinds) <= 5:
         ask.ask(what, out, na=join_names(kinds))
         return values
-    ask.ask(what, drop=join_names([name]))
+    ask.ask(what + advice(kinds, name), drop=join_names([name]))
     return None
+
+# %% ../nbs/93_tables.ipynb #93a00008
+def codes_of(inside: Inside, ask: Questions) -> np.ndarray:
+    "The numbers that stand for an empty cell, however they are written."
+    import pandas as pd
+
+    texts = pd.Series(split_names(ask.options.na), dtype=object)
+    here, plain = (as_numbers(texts, i, set())[0] for i in (inside, Inside()))
+    codes = np.where(np.isnan(here), plain, here)
+    return codes[~np.isnan(codes)]
+
+
+def merges(name: str, fields: 'pd.Series', values: np.ndarray, ask: Questions) -> bool:
+    "Whether whole numbers are one in double precision; asks then."
+    numbers = values[~np.isnan(values)]
+    whole = fields.dtype.kind in 'iu' and not ask.options.allow_ties
+    if not whole or not numbers.size or np.abs(numbers).max() < 2**53:
+        return False
+    lost = fields[~np.isnan(values)].nunique() - len(np.unique(numbers))
+    if lost:
+        what = f'{name}: {count(lost, "whole number")} too large to differ from others'
+        drop = dict(drop=join_names([name]))
+        ask.ask(f'{what} in double precision', dict(allow_ties=True), **drop)
+    return lost > 0
+
+
+WITH_SIGN = re.compile(r'[+-]?[\d.]+ ?[%‰$€£¥]|[$€£¥] ?[+-]?[\d.]+')
+
+
+def advice(kinds: list[str], name: str) -> str:
+    "How to make numbers of texts that nearly are some, if one knows."
+    if {kind.lower() for kind in kinds} <= {'true', 'false', 'yes', 'no'}:
+        pair = sorted(kinds, key=lambda kind: kind.lower() in ('true', 'yes'))
+        numbers = {kind: i for i, kind in enumerate(pair)}
+        return f'; for 0 and 1: frame[{name!r}].map({numbers})'
+    if all(WITH_SIGN.fullmatch(kind) for kind in kinds):
+        return f"; for numbers: frame[{name!r}].str.strip('%‰$€£¥ ').astype(float)"
+    return ''
 
 # %% ../nbs/93_tables.ipynb #5f7110b8
 def ask_about_gaps(frame: 'pd.DataFrame', ask: Questions) -> 'pd.DataFrame':
@@ -1010,6 +1260,43 @@ def ask_about_holes(frame: 'pd.DataFrame', ask: Questions) -> None:
         missing='median' if few else 'drop-rows',
     )
 
+# %% ../nbs/93_tables.ipynb #93a00009
+def ask_about_codes(frame: 'pd.DataFrame', ask: Questions) -> 'pd.DataFrame':
+    "The numbers without those that seem to stand for an empty cell; asks about them."
+    names = list(frame)
+    settled = [names[j] for j in pick(names, ask.options.dequantize, 'dequantize')]
+    for name in names:
+        found = [] if name in settled else codes_in(frame[name].to_numpy())
+        for code, k, low, high in found:
+            text = f'{code:.0f}' if code % 1 == 0 else repr(code)
+            what = (
+                f'{name}: {text} in {k:,} of {count(len(frame), "row")}, far from the '
+                f'others, {low:g} to {high:g}; an empty cell'
+            )
+            ask.ask(what, dict(allow_ties=True), na=join_names([text]))
+            frame = frame.mask(frame == code)
+    return frame
+
+
+def codes_in(column: np.ndarray) -> list[tuple]:
+    "Repeated values at the ends that are farther off than the others are apart."
+    values, often = np.unique(column[np.isfinite(column)], return_counts=True)
+    found = []
+    for _ in range(2):  # one at either end
+        for end, rest in ((0, slice(1, None)), (-1, slice(None, -1))):
+            others = values[rest]
+            if len(others) <= 10 or often[end] < 3:
+                continue
+            low, high = float(others[0]), float(others[-1])
+            off = max(low - values[end], values[end] - high)
+            nines = bool(re.fullmatch('-9{2,}', f'{values[end]:.17g}'))
+            if off > 2 * (high - low) or (nines and low >= 0):
+                found.append((float(values[end]), int(often[end]), low, high))
+                values = others
+                often = often[rest]
+                break
+    return found
+
 # %% ../nbs/93_tables.ipynb #3bdb45ae
 def middles(frame: 'pd.DataFrame') -> dict:
     "Median and mean of each column, by name."
@@ -1028,6 +1315,19 @@ def fill_gaps(
     if missing in ('median', 'mean'):
         finite = finite.fillna({name: fills[name][missing] for name in fills})
     return finite.dropna()
+
+
+def fills_gaps(ask: Questions) -> bool:
+    "Whether empty cells are filled."
+    return ask.options.missing in ('median', 'mean')
+
+
+def note_filled(frame: 'pd.DataFrame', ask: Questions) -> None:
+    "Note how many cells of each column are filled."
+    holes = (~np.isfinite(frame)).sum()
+    told = {name: f'{name} ({k:,})' for name, k in holes[holes > 0].items()}
+    if told and fills_gaps(ask):
+        ask.note(f'cells filled with the {ask.options.missing}: {shorten(told)}')
 
 # %% ../nbs/93_tables.ipynb #c598b1e7
 def ask_about_density(
@@ -1053,10 +1353,18 @@ def ask_about_density(
         what = f'a linear function of other columns: {", ".join(found)}'
         ask.ask(what, drop=join_names(found))
     rest = [name for name in rest if name not in found]
+    curved = find_curved(frame[[*fixed, *rest]].dropna())
+    curved = [name for name in curved if name not in [*fixed, *spread]]
+    if curved:
+        what = f'a function of another column: {", ".join(curved)}'
+        ask.ask(what, dict(allow_ties=True), drop=join_names(curved))
+    rest = [name for name in rest if name not in curved]
+    found += curved
     ask_about_ties(frame[rest], spread, ask)
+    ask_about_filled(frame[[*fixed, *rest]], [*fixed, *spread], ask)
     return frame[[name for name in names if name not in [*out, *found]]]
 
-
+# %% ../nbs/93_tables.ipynb #93a00010
 def find_dependent(full: 'pd.DataFrame') -> list[str]:
     "The columns that are linear functions of those before them."
     if full.empty:
@@ -1073,6 +1381,14 @@ def find_dependent(full: 'pd.DataFrame') -> list[str]:
             seen.update(group)
         rest = [j for j in rest if j not in found]
     return [moving.columns[j] for j in sorted(found)]
+
+
+def find_curved(full: 'pd.DataFrame') -> list[str]:
+    "The columns that are smooth functions of one before them."
+    few = full[:: len(full) // 20_000 + 1]
+    x = torch.from_numpy(few.to_numpy(copy=True))
+    groups = same_order(x, list(range(x.shape[1])))
+    return [full.columns[j] for j in sorted(j for group in groups for j in group[1:])]
 
 # %% ../nbs/93_tables.ipynb #a293d08c
 def ask_about_ties(frame: 'pd.DataFrame', settled: list[str], ask: Questions) -> None:
@@ -1105,14 +1421,44 @@ def shorten(told: dict) -> str:
     shown = list(told.values())[:8]
     return ', '.join(shown) + f' and {len(told) - 8} more' * (len(told) > 8)
 
+# %% ../nbs/93_tables.ipynb #93a00011
+def ask_about_filled(frame: 'pd.DataFrame', settled: list[str], ask: Questions) -> None:
+    "Ask about columns that take one value too often once their gaps are filled."
+    told = {}
+    for name in frame if fills_gaps(ask) else []:
+        column = frame[[name]]
+        if name in settled or ties_in(column) is not None:
+            continue  # which has been asked about
+        filled = fill_gaps(column, ask.options.missing, middles(column))
+        reason = ties_in(filled)
+        if reason is not None:
+            told[name] = f'{name} ({reason})'
+    if not told:
+        return
+    what = f'no density once gaps are filled: {shorten(told)}'
+    drop = dict(drop=join_names(told))
+    rows = dict(missing='drop-rows')
+    full = len(frame.dropna())
+    if full >= 20 and 3 * full >= len(frame):
+        ask.ask(what, drop, **rows)
+    elif len(told) < frame.shape[1]:
+        ask.ask(what, rows, **drop)
+    else:
+        ask.ask(what, rows, allow_ties=True)
+
+
+def ties_in(column: 'pd.DataFrame') -> str | None:
+    "How many rows of a single column share too few values, if so."
+    return ties_of(torch.from_numpy(column.dropna().to_numpy(copy=True)[:, 0]))
+
 # %% ../nbs/93_tables.ipynb #80308ad4
 def spread_steps(
     values: np.ndarray,  # One column (n,)
     start: float,  # A value of the lattice
     step: float,  # Its step
-    generator: np.random.Generator,
+    noise: np.ndarray,  # Uniform on [0, 1), (n,)
 ) -> np.ndarray:  # The column with noise
-    "Add noise that is uniform over a step; `ValueError` for values off the lattice."
+    "Spread noise over the steps; `ValueError` for values off the lattice."
     k = (values - start) / step
     off = np.abs(k - np.rint(k)) > 1e-3
     if off.any():
@@ -1121,13 +1467,34 @@ def spread_steps(
             f'multiple of {step:g} from {start:g}'
         )
     inside = 1 - 2e-6  # which rounding cannot leave
-    u = 1e-6 + inside * generator.random(len(values))
+    u = 1e-6 + inside * noise
     return start + step * (np.rint(k) + u)
 
 
 def floor_steps(values: np.ndarray, start: float, step: float) -> np.ndarray:
     "The values of the lattice again."
     return start + step * np.floor((values - start) / step)
+
+
+def noise_of_rows(values: np.ndarray, seed: int) -> np.ndarray:
+    "A number in [0, 1) for each row `(n, d)`, from what it holds; equal rows differ."
+    import pandas as pd
+
+    mixed = np.full(len(values), 17 + seed, np.uint64)
+    for column in values.T:
+        bits = (column.astype(np.float64) + 0.0).view(np.uint64)  # no -0.0
+        mixed = scramble(mixed ^ bits)
+    before = pd.Series(mixed).groupby(mixed).cumcount()  # rows like it
+    mixed = scramble(mixed + before.to_numpy(np.uint64))
+    return (mixed >> np.uint64(11)) * 2.0**-53
+
+
+def scramble(x: np.ndarray) -> np.ndarray:
+    "The generator SplitMix64: other bits change half of all bits."
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 # %% ../nbs/93_tables.ipynb #9fe7ddd9
 @dataclass
@@ -1145,6 +1512,7 @@ class Table:
     lattice: dict = field(default_factory=dict)  # start and step of spread columns
     labels: list = field(default_factory=list)  # the index column, one text a row
     notes: list = field(default_factory=list)  # what was understood without asking
+    own: list | None = None  # the names in the file, as they stand there
 
     def __len__(self):
         return len(self.values)
@@ -1167,7 +1535,8 @@ class Table:
         "The values of one row by name, without the noise of spread columns."
         row = dict(zip(self.names, self.values[i].tolist()))
         for name, (start, step) in self.lattice.items():
-            row[name] = round(float(floor_steps(np.array(row[name]), start, step)), 10)
+            value = float(floor_steps(np.array(row[name]), start, step))
+            row[name] = round(value, 10 - math.floor(math.log10(step)))
         return row
 
     @property
@@ -1180,12 +1549,29 @@ class Table:
             ignored=self.ignored,
             fills=self.fills,
             lattice=self.lattice,
+            own=self.own,
         )
 
 # %% ../nbs/93_tables.ipynb #73d0fd53
 def source_name(thing: Any) -> str:
     "What messages call a table."
     return str(thing) if isinstance(thing, (str, Path)) else 'data'
+
+
+OF_TEXT = ('delimiter', 'header', 'no_header', 'skip', 'ragged', 'encoding')
+
+
+def expect_text(thing: Any, given: dict) -> None:
+    "Raise `ValueError` if options of text files were given for something else."
+    path = Path(thing) if isinstance(thing, (str, Path)) else None
+    if path is not None and not path.is_dir() and suffix_of(path) in TEXTS:
+        return
+    for name in OF_TEXT:
+        if name in given:
+            raise ValueError(
+                f'{name}: only for files of text, and {source_name(thing)} is none; '
+                'leave it out'
+            )
 
 
 def read_raw(thing: Any, ask: Questions) -> Raw | Table:
@@ -1207,7 +1593,7 @@ def settle_levels(images: np.ndarray, ask: Questions) -> None:
     "Ask how many levels of grey there are, if the brightest is not 255."
     top = int(images.max())
     levels = ask.options.levels
-    if levels is None and top < 255:
+    if levels is None and 0 < top < 255:
         ways = [dict(levels=top + 1), dict(levels=256)]
         cure, other = ways[::-1] if top > 64 else ways
         ask.ask(f'grey values end at {top}: how many levels are there', other, **cure)
@@ -1230,16 +1616,18 @@ def finish(
         for kind, value in fills.get(name, {}).items():
             fills[name][kind] = start + step * round((value - start) / step)
     full = fill_gaps(frame, ask.options.missing, fills)
+    note_filled(frame[full.columns], ask)
     if full.empty:
         raise ValueError(
             f'{ask.source}: no row is left; use missing (--missing median)'
         )
-    values = full.to_numpy(np.float64, copy=True)
-    for k, (name, (start, step)) in enumerate(lattice.items()):
+    whole = full.to_numpy(np.float64)
+    values = whole.copy()
+    for name, (start, step) in lattice.items():
         j = full.columns.get_loc(name)
-        noise = np.random.default_rng([17, k])
         try:
-            values[:, j] = spread_steps(values[:, j], start, step, noise)
+            noise = noise_of_rows(whole, j)
+            values[:, j] = spread_steps(whole[:, j], start, step, noise)
         except ValueError as e:
             raise ValueError(f'{ask.source}, column {name}: {e}') from None
     left = len(frame) - len(full)
@@ -1250,7 +1638,7 @@ def finish(
     labels = [] if index is None else raw.frame[index][full.index].map(str).tolist()
     return Table(
         values, names, full.index.to_numpy(), ask.source, raw.named, ask.options,
-        ignored, fills, lattice, labels, ask.notes,
+        ignored, fills, lattice, labels, ask.notes, raw.own,
     )  # fmt: skip
 
 # %% ../nbs/93_tables.ipynb #708ac89d
@@ -1263,6 +1651,7 @@ def open_table(
 ) -> Table:
     "Read a table with its names; `TableProblems` tells all that stands in the way."
     ask = Questions(source_name(path), table_options(options))
+    expect_text(path, ask.options.given)
     raw = read_raw(path, ask)
     if isinstance(raw, Table):
         if density:
@@ -1272,6 +1661,8 @@ def open_table(
     chosen, index = choose_columns(raw, ask)
     frame = to_numbers(raw, chosen, ask)
     expect_rest(frame, ask)
+    if density and not ask.options.allow_ties:
+        frame = ask_about_codes(frame, ask)
     frame = ask_about_gaps(frame, ask)
     expect_rest(frame, ask)
     if density and not ask.options.allow_ties:
@@ -1285,8 +1676,10 @@ def expect_rest(frame: 'pd.DataFrame', ask: Questions) -> None:
     "Raise an error if no column or no row is left."
     if frame.size:
         return
-    what = 'row' if frame.shape[1] else 'column'
-    message = f'no {what} of numbers' + ' is left' * bool(ask.problems)
+    names = list(frame)
+    what = f'row of numbers below the names {some_names(names)}'
+    message = f'no {what if names else "column of numbers"}'
+    message += ' is left' * bool(ask.problems)
     if ask.problems:
         ask.problems.append(Problem(message))
         ask.settle()
@@ -1324,10 +1717,13 @@ def open_like(
 ) -> Table:  # The same columns in the same order
     "Read another table as a first one was read; `ValueError` unless it has its columns."
     changed = table_options(options)
-    given = {k: v for k, v in recipe['options'].items() if k not in ('columns', 'drop')}
-    chosen = bool(changed.columns or recipe['options'].get('columns'))
+    expect_text(path, changed.given)
+    first = recipe['options']
+    chosen = bool(changed.columns or first.get('columns'))
+    given = {k: v for k, v in first.items() if k not in ('columns', 'drop', *AT_TOP)}
     given |= {k: v for k, v in changed.given.items() if k != 'columns'}
     ask = Questions(source_name(path), table_options(given))
+    ask.carried = carried_from(recipe, changed)
     raw = read_raw(path, ask)
     if isinstance(raw, Table):
         return raw
@@ -1336,19 +1732,40 @@ def open_like(
     frame = to_numbers(raw, found, ask)
     if list(frame) == found:
         frame.columns = recipe['names']
+        expect_rest(frame, ask)
         ask_about_holes(frame, ask)
     ask.settle()
     return finish(raw, frame, index, ask, dict(recipe['fills']), recipe['lattice'])
 
 # %% ../nbs/93_tables.ipynb #03e2c354
+AT_TOP = (
+    'names',
+    'skip',
+    'header',
+    'no_header',
+)  # options of the first lines of a file
+
+
+def carried_from(recipe: dict, changed: TableOptions) -> Carried:
+    "What is known of an earlier file, without what is said anew."
+    options = {k: v for k, v in recipe['options'].items() if k in AT_TOP}
+    options['names'] = split_names(options.get('names'))
+    told = [k for k in AT_TOP if k in changed.given]
+    if 'header' in told or 'no_header' in told:
+        told += ['header', 'no_header']
+    options = {k: v for k, v in options.items() if k not in told}
+    columns = recipe['names'] if recipe['named'] else []
+    return Carried(columns, recipe.get('own'), **options)
+
+# %% ../nbs/93_tables.ipynb #93a00012
 def known_index(raw: Raw, recipe: dict, ask: Questions) -> str | None:
     "The index column, if this file has one too."
-    name = ask.options.index
-    if name is None or name == 'none':
+    name, *more = split_names(ask.options.index) or ['none']
+    if name == 'none' or more:
         return None
-    if name in raw.names:
-        return name
     one_more = len(raw.names) > len(recipe['names'])
+    if name in raw.names and (raw.named or one_more):
+        return name
     return raw.names[int(name) - 1] if name.isdigit() and one_more else None
 
 
@@ -1357,8 +1774,10 @@ def match(
 ) -> list[str]:
     "The columns of a recipe, as they are called here; `ValueError` names missing and new ones."
     names = recipe['names']
-    dropped = split_names(ask.options.drop)
+    dropped = [raw.names[j] for j in pick(raw.names, ask.options.drop, 'drop')]
     have = [name for name in raw.names if name not in [index, *dropped]]
+    if not recipe['named'] and {*names} <= {*have} <= {*names, *recipe['ignored']}:
+        return names  # by their places, or called so
     if not raw.named or not recipe['named']:
         if len(have) != len(names):
             raise ValueError(
@@ -1367,6 +1786,10 @@ def match(
             )
         if recipe['named']:
             ask.note('no names: columns taken in the order of the run')
+        elif raw.named:
+            ask.note(
+                f'the run has no names: columns taken as they stand: {some_names(have)}'
+            )
         return have
     missing = [n for n in names if n not in raw.names]
     known = {*names, *recipe['ignored']}

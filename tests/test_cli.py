@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from flowbook import __version__, records, runs
+from flowbook import __version__, fitting, records, runs
 from flowbook.files import load
 from flowbook.realnvp import realnvp
 from flowbook.settings import SETTINGS
@@ -347,25 +347,20 @@ def test_a_mistake_with_image_models_is_one_line(argv, message, tmp_path, capsys
 def test_an_interrupted_fit_resumes_to_the_same_weights(
     files, tmp_path, capsys, monkeypatch
 ):
-    fit, argv = (
-        runs.fit,
-        ['fit', 'realnvp', files / 'points.csv', '--out', tmp_path / 'r', *SMALL],
-    )
+    argv = ['fit', 'realnvp', files / 'points.csv', '--out', tmp_path / 'r', *SMALL]
+    run_epoch = fitting.run_epoch
 
-    def interrupted(flow, data, context=None, **kwargs):
-        def loss(f, x, c=None):
-            if (tmp_path / 'r' / 'checkpoint.safetensors').exists():
-                raise KeyboardInterrupt
-            return -f.log_prob(x, c)
+    def cut_off(*args):
+        if (tmp_path / 'r' / 'checkpoint.safetensors').exists():
+            raise KeyboardInterrupt
+        return run_epoch(*args)
 
-        return fit(flow, data, context, **kwargs | {'loss': loss})
-
-    monkeypatch.setattr(runs, 'fit', interrupted)
+    monkeypatch.setattr(fitting, 'run_epoch', cut_off)
     assert run(*argv) == 130 and '--resume' in capsys.readouterr().err
     assert (tmp_path / 'r' / 'checkpoint.safetensors').exists() and not (
         tmp_path / 'r' / 'run.json'
     ).exists()
-    monkeypatch.setattr(runs, 'fit', fit)
+    monkeypatch.undo()
     assert run(*argv, '--resume') == 0
     assert (tmp_path / 'r' / 'weights.safetensors').read_bytes() == (
         files / 'points' / 'weights.safetensors'
@@ -642,6 +637,198 @@ def test_a_finished_run_goes_on_to_more_epochs(here, capsys):
     assert Path('r/run.json').read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    'option, told',
+    [
+        (
+            ['--support', 'a=-99:'],
+            'support: None then, [[-99.0, None], None, None] now',
+        ),
+        (['--activation', 'relu'], "activation: 'tanh' then, 'relu' now"),
+        (['--base', 'logistic'], "base: None then, 'logistic' now"),
+        (['--robust'], 'robust: False then, True now'),
+        (['--reach', 9], 'reach: None then, 9.0 now'),
+        (
+            ['--skip', 1, '--names', 'a,b,d'],
+            "names: ['a', 'b', 'c'] then, ['a', 'b', 'd']",
+        ),
+        (
+            ['--drop', 'c', '--hidden', 9],
+            "hidden: [8] then, [9] now; drop: None then, 'c'",
+        ),
+    ],
+)
+@pytest.mark.parametrize('finished', [True, False])
+def test_a_run_is_resumed_with_its_own_settings_alone(
+    here, capsys, monkeypatch, option, told, finished
+):
+    written('t.csv')
+    argv = ['fit', 'realnvp', 't.csv', '--out', 'r', *SMALL]
+    if not finished:  # cut off after its last epoch
+        monkeypatch.setattr(runs, 'store', interrupted)
+    assert run(*argv) == (0 if finished else 130)
+    monkeypatch.undo()
+    os.chdir(here)
+    before = tree(here)
+    assert run(*argv, '--epochs', 9, *option, '--resume') == 2
+    err = capsys.readouterr().err
+    assert told in err and tree(here) == before
+    more = ['--epochs', 3, '--patience', 7, '--resume', '--device', 'cpu']
+    assert run(*argv, *more) == 0
+    assert {*map(str, Path('r').iterdir())} == {
+        f'r/{name}'
+        for name in (
+            'run.json',
+            'weights.safetensors',
+            'checkpoint.safetensors',
+            'samples.png',
+            'loss.png',
+        )
+    }
+
+
+def interrupted(*args):
+    raise KeyboardInterrupt
+
+
+def test_an_unfinished_run_is_not_started_again_over_its_checkpoint(
+    here, capsys, monkeypatch
+):
+    written('t.csv')
+    argv = ['fit', 'realnvp', 't.csv', '--out', 'r', *SMALL]
+    monkeypatch.setattr(runs, 'store', interrupted)
+    assert run(*argv) == 130
+    before = tree(here)
+    assert run(*argv) == 2 and 'unfinished run' in capsys.readouterr().err
+    assert tree(here) == before
+    Path('r/checkpoint.safetensors').rename('r/gone')
+    assert run(*argv, '--resume') == 130, (
+        'without a checkpoint there is nothing to lose'
+    )
+
+
+def test_a_finished_run_without_its_checkpoint_is_not_done_again(here, capsys):
+    written('t.csv')
+    argv = ['fit', 'realnvp', 't.csv', '--out', 'r', *SMALL]
+    assert run(*argv) == 0
+    Path('r/checkpoint.safetensors').unlink()
+    assert run(*argv, '--resume') == 2 and 'finished run' in capsys.readouterr().err
+
+
+# Columns by number, names with commas and quotes.
+def test_a_number_counts_the_columns_of_the_file(here, capsys):
+    written('t.csv', bit=np.arange(60) % 2)
+    argv = ['fit', 'realnvp', 't.csv', '--drop', 1, *SMALL]
+    assert run(*argv, '--condition', 4, '--support', '3=0:', '--out', 'r') == 0
+    recipe = json.loads(Path('r/run.json').read_text())['table']
+    assert recipe['condition'] == ['bit'] and recipe['support'] == [None, [0.0, None]]
+    assert run(*argv, '--dequantize', 4, '--condition', 2, '--out', 'd') == 0
+    recipe = json.loads(Path('d/run.json').read_text())['table']
+    assert recipe['condition'] == ['b'] and list(recipe['lattice']) == ['bit']
+
+
+def test_names_with_commas_and_quotes_are_names(here, capsys):
+    x = normal(60, 3).exp().numpy()
+    frame = pd.DataFrame(x, columns=['a, x', 'b "q"', 'c'])
+    frame.insert(0, 'id, no', [f'r{i}' for i in range(60)])
+    frame.to_csv('t.csv', index=False)
+    argv = ['--index', 1, '--condition', '"a, x"', '--support', 'b "q"=0:', '"c"=0:']
+    assert run('fit', 'realnvp', 't.csv', *argv, '--out', 'r', *SMALL) == 0
+    recipe = json.loads(Path('r/run.json').read_text())['table']
+    assert recipe['condition'] == ['a, x'] and recipe['support'] == [[0.0, None]] * 2
+    for name, read in [('s.csv', pd.read_csv), ('s.parquet', pd.read_parquet)]:
+        assert run('score', 'r', 't.csv', '--out', name) == 0
+        scores = read(name)
+        assert list(scores) == ['row', 'log_prob_nats', 'rank', 'id, no']
+        assert scores['id, no'].tolist() == frame['id, no'].tolist()
+    for word in ('a, x=1', '"a, x"=1'):
+        assert run('sample', 'r', '--given', word, '--n', 2, '--out', 's.csv') == 0
+        assert list(pd.read_csv('s.csv')) == ['a, x', 'b "q"', 'c']
+
+
+# Samples are like the data.
+def test_samples_of_columns_with_steps_lie_on_them_however_small(here, capsys):
+    written('t.csv', k=np.arange(60) % 5 * 1e-12)
+    argv = ['fit', 'realnvp', 't.csv', '--dequantize', 'k', '--out', 'r', *SMALL]
+    assert run(*argv) == 0
+    capsys.readouterr()
+    assert run('sample', 'r', '--n', 400, '--out', 's.csv') == 0
+    k = pd.read_csv('s.csv')['k'].to_numpy() * 1e12
+    assert len(np.unique(k)) > 4 and np.allclose(k, k.round(), rtol=0, atol=1e-6)
+    out = int(((k < -0.5) | (k > 4.5)).sum())
+    told = f'k: {out} of 400 samples lie outside 0 … 4e-12'
+    assert out and told in capsys.readouterr().out
+    assert run(*argv, '--out', 'inside', '--support', 'k=0:5e-12') == 0
+    capsys.readouterr()
+    assert run('sample', 'inside', '--n', 400, '--out', 's.csv') == 0
+    assert 'outside' not in capsys.readouterr().out
+
+
+def test_what_samples_are_given_is_told_once_and_without_gaps(here, capsys):
+    frame = written('t.csv')
+    argv = ['--condition', 'a', '--missing', 'drop-rows', '--out', 'r', *SMALL]
+    assert run('fit', 'realnvp', 't.csv', *argv) == 0
+    frame.loc[1, 'a'] = np.nan
+    frame[:3].to_csv('three.csv', index=False)
+    capsys.readouterr()
+    assert run('sample', 'r', '--given-file', 'three.csv', '--out', 's.csv') == 0
+    assert capsys.readouterr().out.splitlines() == [
+        '2 samples: s.csv',
+        'three.csv: 1 row with empty cells left out',
+    ]
+    argv = ['--given-file', 'three.csv', '--out', 's.csv', '--json']
+    assert run('sample', 'r', *argv) == 0
+    assert len(json.loads(capsys.readouterr().out)['notes']) == 1
+    assert run('sample', 'r', '--given', 'a=1', 'a=2', '--out', 's.csv') == 2
+    assert 'given: a is given twice' in capsys.readouterr().err
+
+
+def test_sampled_images_are_whole_levels_that_the_run_scores(files, here, capsys):
+    assert run('sample', files / 'images', '--n', 9, '--out', 'new.npy') == 0
+    assert np.load('new.npy').dtype == np.uint8
+    assert score(capsys, files / 'images', 'new.npy')['n'] == 9
+
+
+def test_images_of_two_channels_leave_a_whole_run(here):
+    x = torch.randint(0, 256, (30, 2, 8, 8), generator=torch.Generator().manual_seed(0))
+    np.save('two.npy', x.numpy().astype('uint8'))
+    small = ['--layers', 1, '--hidden', 4, '--epochs', 1]
+    assert run('fit', 'glow', 'two.npy', '--out', 'r', *small) == 0
+    assert len([*Path('r').iterdir()]) == 5
+    assert run('sample', 'r', '--out', 's.png') == 0
+
+
+def test_the_record_is_there_even_if_a_picture_fails(here, monkeypatch):
+    written('t.csv')
+    monkeypatch.setattr(runs, 'save_figure', interrupted)
+    assert run('fit', 'realnvp', 't.csv', '--out', 'r', *SMALL) == 130
+    assert Path('r/run.json').exists() and not Path('r/job.json').exists()
+
+
+def test_a_score_outside_the_support_names_file_column_and_row(here, capsys):
+    frame = written('t.csv')
+    argv = ['--support', 'c=0:', '--condition', 'a', '--out', 'r', *SMALL]
+    assert run('fit', 'realnvp', 't.csv', *argv) == 0
+    frame.loc[3, 'c'] = -4
+    frame.to_csv('low.csv', index=False)
+    assert run('score', 'r', 'low.csv') == 2
+    want = (
+        'low.csv: c has 1 of 60 values outside 0: or at its ends, such as -4 in row 5'
+    )
+    assert want in capsys.readouterr().err
+
+
+def test_parquet_without_pyarrow_is_refused_by_name(files, here, capsys, monkeypatch):
+    monkeypatch.setattr(runs, 'find_spec', lambda name: None)
+    for verb in (
+        ['score', files / 'points', files / 'points.csv'],
+        ['sample', 'moons'],
+    ):
+        assert run(*verb, '--out', 's.parquet') == 2
+        assert 'a Parquet file needs pyarrow' in capsys.readouterr().err
+    assert not tree(here)
+
+
 def test_samples_keep_the_digits_of_large_numbers(here):
     frame = written('t.csv')
     frame['a'] += 2_459_000
@@ -832,6 +1019,8 @@ def spoil(here, files):
         (here / name).write_text(text)
     table(here / 'two.csv', x[:, :2])
     np.save(here / 'floats.npy', np.zeros((40, 4, 4), 'float32'))
+    np.save(here / 'grey.npy', np.arange(640, dtype='uint8').reshape(40, 4, 4))
+    np.save(here / 'white.npy', np.full((40, 4, 4), 255, dtype='uint8'))
     np.save(here / 'flat.npy', np.zeros((40, 16), 'float32'))
     np.save(here / 'wide.npy', np.zeros((40, 5, 5), 'uint8'))
     np.save(here / 'nan.npy', np.full((40, 3), np.nan))
@@ -906,6 +1095,23 @@ MISTAKES = {  # command: a word that the message must hold
     'score {files}/images flat.npy': '(1, 4, 4)',
     'score {files}/images wide.npy': '(1, 4, 4)',
     'score {files}/points {files}/points.csv --out file/below.csv': 'file/below.csv',
+    'score {files}/points {files}/points.csv --out no/x.csv': 'no/x.csv: the folder no',
+    'score {files}/points {files}/points.csv --out nothing': 'ends in .csv or .parquet',
+    'score {files}/points {files}/points.csv --device meta': "such as cpu, got 'meta'",
+    'score {files}/points {files}/points.csv --levels 9': 'levels: was settled',
+    'score {files}/points {files}/points.csv --dequantize a': 'dequantize: was settled',
+    'score {files}/images grey.npy --drop 1': 'drop: is for tables, but grey.npy',
+    'sample {files}/points --device meta': "such as cpu, got 'meta'",
+    'fit realnvp two.csv --device meta': "such as cpu, got 'meta'",
+    'fit realnvp two.csv --levels 9': 'levels: is for images, but two.csv',
+    'fit realnvp two.csv --key a': 'key: is for .npz, .mat and .zip, got two.csv',
+    'fit nice white.npy': 'all pixels of all images have the value 255',
+    'fit nice grey.npy --columns 1': 'columns: is for tables, but grey.npy',
+    'fit nice grey.npy --drop a': 'drop: is for tables, but grey.npy',
+    'fit nice grey.npy --missing mean': 'missing: is for tables, but grey.npy',
+    'fit nice grey.npy --index 1': 'index: is for tables, but grey.npy',
+    'fit nice grey.npy --support infer': 'support, robust: are for tables, got grey.npy',
+    'fit nice grey.npy --robust': 'support, robust: are for tables, got grey.npy',
     'score broken two.csv': 'broken',
     'score cut {files}/points.csv': 'weights',
     'score lost {files}/points.csv': 'weights',

@@ -38,10 +38,15 @@ if kind == 'other':
 if kind == 'loader':
     run['valid'] = x
     data = DataLoader(TensorDataset(x), 50)
-if kind == 'sampler':
+if kind == 'weights':
+    run['valid'] = x
+    data = DataLoader(TensorDataset(x, x, torch.linspace(0, 100, 403)), 50)
+if kind.startswith('sampler'):
     torch.distributed.init_process_group('gloo')
-    sampler = DistributedSampler(TensorDataset(x[:400]), shuffle=False)
-    data = DataLoader(TensorDataset(x[:400]), 25, sampler=sampler)
+    own = [x[:400], x[:400], torch.full((400,), 100.0)]
+    rows = TensorDataset(*own[: 3 if 'weights' in kind else 1])
+    sampler = DistributedSampler(rows, shuffle=False)
+    data = DataLoader(rows, 25, sampler=sampler)
     run['valid'] = x
 if kind == 'slow':
     import time
@@ -91,7 +96,7 @@ def losses(tmp_path, processes, kind, **kwargs):
     return torch.tensor([found['train'], found['valid']])
 
 
-@pytest.mark.parametrize('kind', ['rows', 'loader'])
+@pytest.mark.parametrize('kind', ['rows', 'loader', 'weights'])
 def test_two_processes_have_the_losses_of_one(tmp_path, kind):
     one, two = losses(tmp_path, 1, kind), losses(tmp_path, 2, kind)
     assert torch.allclose(one, two, atol=1e-5)
@@ -100,6 +105,8 @@ def test_two_processes_have_the_losses_of_one(tmp_path, kind):
 def test_shards_of_a_sampler_make_up_the_batch(tmp_path):
     found = losses(tmp_path, 2, 'sampler')
     assert found.isfinite().all() and found[1, -1] < found[1, 0]
+    weighted = losses(tmp_path, 2, 'sampler with weights')
+    assert torch.allclose(found, weighted, atol=1e-5), 'equal weights change nothing'
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):

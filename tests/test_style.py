@@ -70,7 +70,7 @@ MODULES = {module_of(p): p for p in NBS}
 
 @pytest.mark.parametrize('path', NBS, ids=lambda p: p.stem)
 def test_a_notebook_carries_the_name_of_its_module(path):
-    name = re.sub(r'^\d+[a-z]?_', '', path.stem)
+    name = re.sub(r'^\d+[a-z]*_', '', path.stem)
     assert (
         module_of(path).rpartition('.')[2] == name
         and source_of(module_of(path)).exists()

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import shlex
 import sys
@@ -356,6 +357,329 @@ def test_a_second_table_is_read_like_the_first():
     assert open_like(frame.assign(z=1.5), table.recipe, drop='z').names == table.names
     noted = open_like(np.nan_to_num(frame[NAMES + ['n']].to_numpy()), table.recipe)
     assert 'order' in noted.notes[0]
+
+
+# Numbers that came out wrong without a word.
+def many(form, n=40):
+    "Lines of a file, from two random numbers each."
+    rng = np.random.default_rng(5)
+    return ''.join(form.format(*rng.normal(size=2)) + '\n' for _ in range(n))
+
+
+def test_cells_and_names_that_begin_with_a_hash_are_no_comments(tmp_path):
+    text = 'a,b\n' + many('{:.5f},{:.5f}') + '#N/A,1.5\n#DIV/0!,2.5\n# by hand\n'
+    table, e = settled(write(tmp_path, 'a.csv', text), missing='drop-rows')
+    assert e.options['na'] == '#DIV/0!' and len(table) == 40
+    assert '1 line taken as comments' in table.notes
+    text = 'id,a\n' + ''.join(f'#{i},{v:.5f}\n' for i, v in enumerate(X[:, 0]))
+    table = open_table(write(tmp_path, 'a.csv', text), index='id')
+    assert len(table) == 120 and table.labels[:2] == ['#0', '#1']
+    text = 'a,b,w\n' + many('{:.5f},{:.5f},"x\n# y"')
+    assert len(open_table(write(tmp_path, 'a.csv', text), drop='w')) == 40
+
+
+def test_a_dot_beside_decimal_commas_is_no_number(tmp_path):
+    text = 'a;b\n' + '6,096;3,158\n1,234;2,345\n' * 10 + '.;1,5\n'
+    table, e = settled(write(tmp_path, 'a.csv', text), allow_ties=True)
+    assert e.options['na'] == '.' and table.values[0].tolist() == [6.096, 3.158]
+    text = 'a;b\n' + '6,096;3,158\n1,234;2,345\n' * 10 + '.;1,512\n'
+    table, e = settled(write(tmp_path, 'a.csv', text), allow_ties=True)
+    assert e.options['decimal'] == ',' and table.values[0].tolist() == [6.096, 3.158]
+
+
+def test_decimal_commas_with_an_exponent_are_one_column(tmp_path):
+    x = X[:, 1]
+    text = ''.join(f'{v:.4e}'.replace('.', ',') + '\n' for v in x)
+    table, e = settled(write(tmp_path, 'a.csv', text))
+    assert e.options == dict(decimal=',') and np.allclose(table.values[:, 0], x, 1e-4)
+
+
+def test_a_short_first_line_is_not_always_written_by_r(tmp_path):
+    rows = many('{:.5f},{:.5f},')
+    table = open_table(write(tmp_path, 'a.csv', 'a,b\n' + rows), density=True)
+    assert table.names == ['a', 'b'] and len(table) == 40
+    plain = open_table(write(tmp_path, 'a.csv', 'a,b,\n' + rows))
+    assert (table.values == plain.values).all()
+    title = 'My report\n\na,b\n' + many('{:.5f},{:.5f}')
+    table, e = settled(write(tmp_path, 'a.csv', title))
+    assert e.options == dict(skip=1) and table.names == ['a', 'b']
+    assert (table.values == plain.values).all()
+
+
+def twins(tmp_path, text, **options):
+    "A file, and the recipe of its table."
+    path = write(tmp_path, 'first.csv', text)
+    return path, json.loads(json.dumps(open_table(path, **options).recipe))
+
+
+def test_names_that_were_given_do_not_rename_another_files_columns(tmp_path):
+    path, recipe = twins(tmp_path, many('{:.5f},{:.5f}'), names='a,b')
+    x = read_table(path).numpy()
+    assert (open_like(path, recipe).values == x).all()
+    text = 'b,a\n' + ''.join(f'{b!r},{a!r}\n' for a, b in x.tolist())
+    other = write(tmp_path, 'ba.csv', text)
+    for thing in (other, pd.DataFrame(x[:, ::-1], columns=['b', 'a']), x):
+        assert (open_like(thing, recipe).values == x).all()
+    assert (open_like(other, recipe, names='a,b').values == x[:, ::-1]).all()
+    with pytest.raises(ValueError, match="no column 'a', 'b'"):
+        open_like(write(tmp_path, 'c.csv', text.replace('b,a', 'u,v')), recipe)
+    twice = 'a,a\n' + many('{:.5f},{:.5f}')
+    path, recipe = twins(tmp_path, twice, names='a,a.2')
+    assert open_like(path, recipe).names == ['a', 'a.2']
+
+
+def test_lines_are_left_out_again_only_above_the_same_names(tmp_path):
+    body = 'a,b\n' + many('{:.5f},{:.5f}')
+    path, recipe = twins(tmp_path, 'x\ny, z\n' + body, skip=2)
+    assert len(open_like(path, recipe)) == 40
+    bare = open_like(write(tmp_path, 'bare.csv', body), recipe)
+    assert len(bare) == 40 and 'no line is left out' in bare.notes[0]
+    swapped = body.replace('a,b', 'b,a')
+    table = open_like(write(tmp_path, 'b.csv', '1\n2\n' + swapped), recipe)
+    assert table.rows[0] == 4 and table.values[0, 0] == bare.values[0, 1]
+    with pytest.raises(TableProblems, match='line 1 .has 1.'):
+        open_like(write(tmp_path, 'c.csv', 'x\n' + body), recipe)
+
+
+def test_a_nameless_run_leaves_out_no_row(tmp_path):
+    rows = '1.5,2.5\n3.5,4.5\n6.5,7.25\n' * 3
+    for title in ('x\n', '9,2\n'):
+        path, recipe = twins(tmp_path, title + rows, skip=1)
+        assert len(open_like(path, recipe)) == 9
+        assert len(open_like(write(tmp_path, 'b.csv', rows), recipe)) == 9
+
+
+def test_a_first_line_that_was_names_is_data_in_another_file(tmp_path):
+    rows = '1.5,2.5\n3.5,4.5\n6.5,7.25\n'
+    path, recipe = twins(tmp_path, '2019,2020\n' + rows, header=True)
+    assert open_like(path, recipe).names == ['2019', '2020']
+    assert len(open_like(path, recipe)) == 3
+    assert len(open_like(write(tmp_path, 'b.csv', rows), recipe)) == 3
+    path, recipe = twins(tmp_path, '2019,2020\n' + rows, no_header=True)
+    assert len(open_like(path, recipe)) == 4
+
+
+def test_a_nameless_run_finds_its_columns_again(tmp_path):
+    text = many('{:.5f},{:.5f},').replace(',\n', ',7\n')
+    for options, j in [(dict(drop='x3'), [0, 1]), (dict(columns='x3,x2'), [2, 1])]:
+        path, recipe = twins(tmp_path, text, **options)
+        want = open_table(path).values[:, j]
+        assert (open_like(path, recipe).values == want).all()
+        assert (open_like(open_table(path).values, recipe).values == want).all()
+        assert (open_like(want, recipe).values == want).all()
+    path, recipe = twins(tmp_path, text, index='x3')
+    assert open_like(open_table(path).values[:, :2], recipe).names == ['x1', 'x2']
+
+
+def test_a_named_table_against_a_nameless_run(tmp_path):
+    recipe = open_table(X).recipe
+    mixed = pd.DataFrame(X, columns=['x1', 'x2', 'x3'])[['x3', 'x1', 'x2']]
+    assert (open_like(mixed, recipe).values == X).all()
+    noted = open_like(pd.DataFrame(X, columns=NAMES), recipe)
+    assert noted.notes == ['the run has no names: columns taken as they stand: a, b, c']
+
+
+def test_a_row_has_one_score_wherever_it_stands():
+    frame = pd.DataFrame(X, columns=NAMES).assign(n=np.arange(120) % 4)
+    table = open_table(frame, dequantize='n')
+    back = open_like(frame[::-1], table.recipe)
+    assert (back.values[::-1] == table.values).all()
+    one = open_like(frame[7:8], table.recipe)
+    assert (one.values == table.values[7:8]).all()
+    counts = pd.DataFrame(dict(n=np.arange(120) % 4, m=np.arange(120) % 3))
+    noisy = open_table(counts, dequantize='n,m').values
+    assert len(np.unique(noisy[:, 0])) == len(np.unique(noisy[:, 1])) == 120
+    assert abs(np.corrcoef((noisy % 1).T)[0, 1]) < 0.3
+
+
+def test_gaps_that_are_filled_are_counted_and_make_no_atom():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(400, 3)), columns=NAMES)
+    frame.loc[:196, 'b'] = np.nan
+    with pytest.raises(TableProblems, match='once gaps are filled: b .* in 198 of 400'):
+        open_table(frame, missing='median', density=True)
+    table = open_table(frame, missing='median')
+    assert table.notes == ['cells filled with the median: b (197)']
+    again = open_like(frame[190:], table.recipe)
+    assert again.notes == ['cells filled with the median: b (7)']
+    for missing in (None, 'mean'):
+        table, e = settled(frame, **dict(missing=missing) if missing else {})
+        assert len(table) == 203 and e.options['missing'] == 'drop-rows'
+
+
+def test_options_hold_for_frames_arrays_and_parquet_or_are_refused(tmp_path):
+    frame = pd.DataFrame(X, columns=NAMES)
+    frame.loc[:4, 'a'] = -999
+    frame.to_parquet(tmp_path / 'a.parquet')
+    np.save(tmp_path / 'a.npy', frame.to_numpy())
+    frame.to_csv(tmp_path / 'a.csv', index=False)
+    frame.to_csv(tmp_path / 'b.csv', index=False, sep=';', decimal=',')
+    files = [tmp_path / f for f in ('a.parquet', 'a.npy', 'a.csv', 'b.csv')]
+    for thing in (frame, frame.to_numpy(), torch.tensor(frame.to_numpy()), *files):
+        for na in ('-999', '-999.0'):
+            assert len(open_table(thing, na=na, missing='drop-rows')) == 115
+    swiss = pd.DataFrame(dict(a=["1'257.30", '12'], b=['1', '2.5']))
+    assert settled(swiss)[0].values[:, 0].tolist() == [1257.3, 12]
+    german = pd.DataFrame(dict(a=['1.257,30', '12,5']))
+    assert read_table(german, thousands='.')[:, 0].tolist() == [1257.3, 12.5]
+    assert read_table(german[1:], decimal=',')[0, 0] == 12.5
+    for thing in (frame, frame.to_numpy(), *files[:2]):
+        with pytest.raises(ValueError, match='^skip: only for files of text'):
+            open_table(thing, skip=3)
+    recipe = open_table(files[3], delimiter=';').recipe
+    assert open_like(frame, recipe).names == NAMES
+
+
+def test_what_is_masked_is_empty():
+    masked = np.ma.masked_array(X, X > 1e4)
+    left = open_table(masked, missing='drop-rows')
+    assert (left.values == X[(X <= 1e4).all(1)]).all() and len(left) < 120
+    assert (open_table(np.ma.masked_array(X)).values == X).all()
+    fields = np.zeros(120, dtype=[('a', float), ('b', float)])
+    fields['a'], fields['b'] = X[:, 0], X[:, 1]
+    part = np.ma.array(fields)
+    part['a'][3] = np.ma.masked
+    assert open_table(part, missing='drop-rows').rows.tolist() == [
+        *range(3),
+        *range(4, 120),
+    ]
+
+
+def test_frames_of_others_keep_their_names(tmp_path):
+    pa = pytest.importorskip('pyarrow')
+    frame = pd.DataFrame(X, columns=NAMES)
+    recipe = open_table(frame).recipe
+    mixed = frame[['c', 'a', 'b']]
+    assert (open_like(pa.Table.from_pandas(mixed), recipe).values == X).all()
+    mixed.set_index('a').to_parquet(tmp_path / 'a.parquet')
+    assert (open_like(tmp_path / 'a.parquet', recipe).values == X).all()
+    assert open_table(frame['b']).names == ['b']
+    twice = frame.set_index(frame['a'])
+    assert settled(twice, drop='c')[1].options['names'] == 'a,a.2,b,c'
+
+
+def test_whole_numbers_that_number_the_rows_are_asked_about():
+    frame = pd.DataFrame(X, columns=NAMES)
+    order = np.random.default_rng(0).permutation(120)
+    for number in (np.arange(120) + 1000, order, -order):
+        table, e = settled(frame.assign(id=number))
+        assert e.options == dict(index='id') and table.names == NAMES
+    for number in (order * 2, np.where(order == 5, 500, order), order + 0.5):
+        assert settled(frame.assign(id=number))[1] is None
+    with pytest.raises(ValueError, match="^index: expected one column .* got 'a,b'"):
+        open_table(frame, index='a,b')
+
+
+def test_thousands_in_the_first_line_of_a_file_without_names(tmp_path):
+    text = ''.join(
+        f"r{i};{i * 7 % 13}'{i * 37 % 900 + 100}.{i % 89:02}\n" for i in range(60)
+    )
+    table, e = settled(write(tmp_path, 'a.csv', text))
+    assert e.options == dict(drop='x1', thousands="'")
+    assert len(table) == 60 and table.values[1, 0] == 7137.01
+
+
+@pytest.mark.parametrize('thing', [
+    pd.DataFrame(X)[[]],
+    [[1.0, 2.0], [3.0]],
+    np.zeros(3, dtype=[('a', [('b', float)])]),
+    np.zeros(3, dtype=[('a', float, 2)]),
+    torch.zeros(2, 2, device='meta'),
+    np.ma.masked_array(np.zeros((2, 3, 3), np.uint8), True),
+], ids=repr)  # fmt: skip
+def test_objects_that_are_no_tables_are_refused(thing):
+    with pytest.raises(ValueError, match='^data: expected'):
+        open_table(thing)
+
+
+def test_tensors_of_other_kinds():
+    x = torch.eye(3)
+    for thing in (
+        x.to_sparse(),
+        x.to(torch.float8_e4m3fn),
+        x.half(),
+    ):
+        assert (open_table(thing).values == np.eye(3)).all()
+    assert (open_table(torch.tensor(X)).values == X).all()
+
+
+def test_codes_of_empty_cells_are_asked_about_and_heavy_tails_are_not():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 3)), columns=NAMES)
+    for n in (5, 20):
+        coded = frame.copy()
+        coded.loc[: n - 1, 'b'] = -999
+        table, e = settled(coded)
+        assert e.options == dict(na='-999', missing='drop-rows')
+        assert len(table) == 200 - n and len(e.problems) == 2
+        assert len(open_table(coded, allow_ties=True, density=True)) == 200
+    tails = frame.assign(b=rng.standard_cauchy(200) ** 3, c=np.exp(5 * frame['c']))
+    assert settled(tails)[1] is None
+
+
+def test_functions_of_another_column_are_asked_about():
+    frame = pd.DataFrame(X, columns=NAMES).assign(e=np.exp(X[:, 0]))
+    table, e = settled(frame)
+    assert e.options == dict(drop='e') and 'a function of another column' in str(e)
+
+
+def test_integers_that_double_precision_merges_are_asked_about(tmp_path):
+    ids = 1234567890123456000 + np.random.default_rng(0).permutation(1000)[:120]
+    frame = pd.DataFrame(X, columns=NAMES).assign(id=ids)
+    frame.to_csv(tmp_path / 'a.csv', index=False)
+    for thing in (frame, tmp_path / 'a.csv'):
+        table, e = settled(thing)
+        assert e.options == dict(drop='id') and 'double precision' in str(e)
+    assert settled(frame.assign(id=ids % 1000))[1] is None
+
+
+def test_wide_text_without_a_mark_is_asked_about(tmp_path):
+    for encoding in ('utf-16-le', 'utf-16-be', 'utf-32-le'):
+        path = write(tmp_path, 'a.csv', csv().replace('b', 'é').encode(encoding))
+        table, e = settled(path)
+        assert e.options == dict(encoding=encoding) and table.names == ['a', 'é', 'c']
+    assert settled(write(tmp_path, 'a.csv', csv().encode('utf-32')))[1] is None
+
+
+def test_a_file_of_names_alone_has_no_rows(tmp_path):
+    for text in ('a,b\n', '# by hand\na;b\n'):
+        path = write(tmp_path, 'b.csv', text)
+        with pytest.raises(ValueError, match='b.csv: .* no row .* the names a, b'):
+            open_table(path, density=True)
+        with pytest.raises(ValueError, match='b.csv: .* no row .* the names a, b'):
+            open_like(path, open_table(X[:, :2], names='a,b').recipe)
+
+
+def test_archives_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    packed = bytearray(gzip.compress(csv().encode()))
+    packed[40:60] = bytes(20)
+    whole = zipped(csv() * 20, 'a.csv')
+    locked = bytearray(whole)
+    for head in (6, whole.index(b'PK\x01\x02') + 8):
+        locked[head] |= 1  # a password
+    other = bytearray(whole)
+    for head in (8, whole.index(b'PK\x01\x02') + 10):
+        other[head] = 9  # deflate64
+    for name, raw, words in [
+        ('a.csv.gz', packed, 'damaged'),
+        ('a.csv.zip', locked, 'cannot be unpacked here .*password'),
+        ('a.csv.zip', other, 'cannot be unpacked here'),
+    ]:
+        path = write(tmp_path, name, bytes(raw))
+        with pytest.raises(ValueError, match=f'{name}: {words}'):
+            open_table(path)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 4)
+    with pytest.raises(ValueError, match='0.png: no image that can be read'):
+        open_table(pictures(tmp_path / 'large', (4, 6)))
+
+
+def test_texts_that_are_nearly_numbers_come_with_advice():
+    frame = pd.DataFrame(X, columns=NAMES)
+    frame['rate'] = [f'{v:.2f}%' for v in X[:, 0]]
+    frame['ok'] = np.where(X[:, 0] > 0, 'True', 'False')
+    with pytest.raises(TableProblems) as e:
+        open_table(frame)
+    assert "frame['rate'].str.strip(" in str(e.value)
+    assert "frame['ok'].map({'False': 0, 'True': 1})" in str(e.value)
 
 
 # From the shell.

@@ -527,7 +527,7 @@ class First:
 
 def module_of(page: str) -> str:
     "The module that a page exports."
-    return re.sub(r'^\d+[a-z]?_', '', page)
+    return re.sub(r'^\d+[a-z]*_', '', page)
 
 
 def files_for(page: str, source: str) -> list[str]:

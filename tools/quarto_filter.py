@@ -36,7 +36,7 @@ GROUND = 0.133  # lightness of the dark theme
 def pages():
     "Name of a module → its page: nbdev drops the number of a page, a book keeps it."
     found = Path().glob('[0-9]*.ipynb')
-    return {re.sub(r'^\d+[a-z]?_', '', p.stem): p.stem for p in found}
+    return {re.sub(r'^\d+[a-z]*_', '', p.stem): p.stem for p in found}
 
 
 def mend(text, own):
