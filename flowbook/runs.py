@@ -981,6 +981,8 @@ def begin_record(
         expect_same_job(folder, entry, log)
     if writes:
         remove_leftovers(create_folder(folder))
+    else:
+        folder.mkdir(parents=True, exist_ok=True)  # each process looks for it in fit
     if writes and not resumed:
         write_bytes(folder / 'job.json', json.dumps(entry, indent=1).encode())
     return entry
