@@ -19,29 +19,30 @@ import torch
 
 from . import __version__
 from .data import DataError
-from .parallel import ProcessLost
-from .records import read_run
-from flowbook.runs import (
+from flowbook.jobs import (
     BITS,
     COUNT,
     DEFAULT_TABLE_MODEL,
-    IMAGES,
     MODELS,
     POSITIVE,
-    SCORES,
     WORDS,
     Job,
-    default_folder,
-    expect_place,
     models_with,
-    prepare,
+)
+from .parallel import ProcessLost
+from .parts import IMAGES
+from .questions import TableOptions, TableProblems, in_shell
+from .records import read_run
+from .runs import default_folder, prepare, train
+from flowbook.scores import (
+    SCORES,
+    expect_place,
     sample_file,
     score_file,
-    train,
     write_scores,
 )
 from .settings import SETTINGS, Checked, Choice, Flag, Several, Text, setting
-from .tables import Table, TableOptions, TableProblems, in_shell
+from .tables import Table
 from .toys import toys
 from .train import Diverged
 

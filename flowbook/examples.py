@@ -469,7 +469,8 @@ def checked(
 
 def read_path(path, name: str) -> Tensor:
     "The table or the images of a file; `ValueError` says what is wrong with it."
-    from flowbook.tables import TableProblems, read_table
+    from flowbook.questions import TableProblems
+    from flowbook.tables import read_table
 
     try:
         return read_table(path)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from flowbook import __version__, fitting, records, runs
+from flowbook import __version__, fitting, jobs, parts, records, runs, scores
 from flowbook.files import load
 from flowbook.realnvp import realnvp
 from flowbook.settings import SETTINGS
@@ -529,7 +529,7 @@ def test_a_condition_is_needed_by_score_and_told_to_sample(here, capsys):
 def test_the_model_may_be_left_out(here, capsys):
     written('my.data.csv')
     assert run('fit', 'my.data.csv', *SMALL) == 0
-    assert Path(f'runs/{runs.DEFAULT_TABLE_MODEL}-my/run.json').is_file()
+    assert Path(f'runs/{jobs.DEFAULT_TABLE_MODEL}-my/run.json').is_file()
     assert run('fit', '--columns', 'a', *SMALL, 'my.data.csv', '--out', 'one') == 0
     assert run('fit', *SMALL[:2], 'nice', *SMALL[2:], 'my.data.csv', '--out', 'n') == 0
     assert json.loads(Path('n/run.json').read_text())['model'] == 'nice'
@@ -598,7 +598,7 @@ def test_an_option_that_a_model_lacks_is_refused_by_name(here, capsys, monkeypat
     def plain(dim, *, layers, hidden, activation):
         return realnvp(dim, layers=layers, hidden=hidden, activation=activation)
 
-    monkeypatch.setitem(runs.MODELS, 'maf', runs.Entry(plain))
+    monkeypatch.setitem(jobs.MODELS, 'maf', jobs.Entry(plain))
     written('t.csv')
     asked = dict(
         support=['c=0:'], base=['student'], reach=[4], robust=[], condition='a'
@@ -615,7 +615,7 @@ def test_options_reach_a_model_that_has_them(here, monkeypatch):
         seen.update(support=support, robust=robust, base=base)
         return realnvp(dim, layers=layers, hidden=hidden, activation=activation)
 
-    monkeypatch.setitem(runs.MODELS, 'maf', runs.Entry(rich))
+    monkeypatch.setitem(jobs.MODELS, 'maf', jobs.Entry(rich))
     written('t.csv')
     argv = ['--support', 'infer', 'a=-9:9', '--robust', '--base', 'student']
     assert run('fit', 'maf', 't.csv', *argv, '--out', 'r', *SMALL) == 0
@@ -819,7 +819,7 @@ def test_a_score_outside_the_support_names_file_column_and_row(here, capsys):
 
 
 def test_parquet_without_pyarrow_is_refused_by_name(files, here, capsys, monkeypatch):
-    monkeypatch.setattr(runs, 'find_spec', lambda name: None)
+    monkeypatch.setattr(scores, 'find_spec', lambda name: None)
     for verb in (
         ['score', files / 'points', files / 'points.csv'],
         ['sample', 'moons'],
@@ -891,13 +891,13 @@ def test_a_wrong_setting_gives_the_same_message_from_python_and_from_the_shell(
     name, capsys
 ):
     option = '--' + name.replace('_', '-')
-    kind = next(f for f in fields(runs.Job) if f.name == name).metadata['kind']
+    kind = next(f for f in fields(jobs.Job) if f.name == name).metadata['kind']
     for word in WRONG[name].split():
         value = kind.parse(word)
         if name in ('betas', 'hidden'):
             value = [value]
         with pytest.raises(ValueError, match=f'^{name}: expected ') as e:
-            runs.Job('realnvp', 'banana', **{name: value})
+            jobs.Job('realnvp', 'banana', **{name: value})
         assert run('fit', 'realnvp', 'banana', option, word) == 2
         assert capsys.readouterr().err == f'flowbook: {e.value}\n'
         if name in SETTINGS:
@@ -908,10 +908,10 @@ def test_a_wrong_setting_gives_the_same_message_from_python_and_from_the_shell(
 def test_every_setting_is_an_option_of_the_command_with_its_help(capsys):
     assert run('fit', '--help') == 0
     out = ' '.join(capsys.readouterr().out.split())
-    for f in fields(runs.Job):
+    for f in fields(jobs.Job):
         shown = f.name.upper() if f.default is MISSING else f'--{f.name}'
         assert shown.replace('_', '-') in out and f.metadata['help'] in out
-    assert set(SETTINGS) <= {f.name for f in fields(runs.Job)}
+    assert set(SETTINGS) <= {f.name for f in fields(jobs.Job)}
 
 
 @pytest.mark.parametrize(
@@ -921,35 +921,35 @@ def test_every_setting_is_an_option_of_the_command_with_its_help(capsys):
 )
 def test_a_job_takes_settings_of_their_kind_alone(wrong):
     with pytest.raises(ValueError, match=f'^{next(iter(wrong))}: expected'):
-        runs.Job('nice', 'banana', **wrong)
+        jobs.Job('nice', 'banana', **wrong)
 
 
 def test_a_shipped_run_of_an_earlier_version_is_read_with_the_settings_of_its_time():
-    _, record = runs.read_run('mnist-glow')
-    assert set(record['job']) - {f.name for f in fields(runs.Job)} == {'levels'}
+    _, record = records.read_run('mnist-glow')
+    assert set(record['job']) - {f.name for f in fields(jobs.Job)} == {'levels'}
 
 
-@pytest.mark.parametrize('model', runs.MODELS)
+@pytest.mark.parametrize('model', jobs.MODELS)
 @pytest.mark.parametrize('data', ['points.csv', 'images.npy', 'banana', 'mnist10k'])
 def test_every_setting_of_a_settled_job_has_a_value(files, model, data):
     pixels = data in ('images.npy', 'mnist10k')
-    if runs.MODELS[model].kind == 'images' and not pixels:
+    if jobs.MODELS[model].kind == 'images' and not pixels:
         return
     path = files / data if '.' in data else data
-    job = runs.Job(model, path)
-    settled = job.settle(runs.read_parts(job.data))
-    entry = runs.MODELS[model]
+    job = jobs.Job(model, path)
+    settled = job.settle(parts.read_parts(job.data))
+    entry = jobs.MODELS[model]
     images = entry.kind == 'images' and entry.takes is None
     rest = {'start', 'device', 'patience', 'condition', 'support', 'base', 'reach'} | (
         set() if images else {'scales', 'blocks'}
     )
     assert {k for k, v in asdict(settled).items() if v is None} <= rest
-    assert settled.settle(runs.read_parts(job.data)) == settled
+    assert settled.settle(parts.read_parts(job.data)) == settled
 
 
 def test_a_setting_that_is_given_is_kept():
-    job = runs.Job('nice', 'banana', layers=3, clip=None, lr=1)
-    settled = job.settle(runs.read_parts('banana'))
+    job = jobs.Job('nice', 'banana', layers=3, clip=None, lr=1)
+    settled = job.settle(parts.read_parts('banana'))
     assert (settled.layers, settled.clip, settled.lr) == (3, None, 1.0)
 
 
@@ -972,8 +972,8 @@ def test_help_of_fit_names_the_models_the_data_sets_and_the_formats(capsys):
     for word in (
         'MODEL',
         'DATA',
-        *runs.MODELS,
-        *runs.SETS,
+        *jobs.MODELS,
+        *parts.SETS,
         '.csv',
         '.npy',
         'FLOWBOOK_DATA',

@@ -13,6 +13,7 @@ from torch import nn
 from flowbook.check import check_bijection
 from flowbook.data import mnist10k
 from flowbook.files import load, save
+from flowbook.parts import IMAGES
 from flowbook.pixelflow import (
     Bins,
     CausalConv,
@@ -23,7 +24,6 @@ from flowbook.pixelflow import (
     pixelflow,
 )
 from flowbook.pixels import dequantize, image_bits, levels_of
-from flowbook.runs import IMAGES
 from flowbook.train import fit
 from support import randomize
 from support import run_shell as run

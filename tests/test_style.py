@@ -21,7 +21,7 @@ import flowbook.all
 
 NBS = sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))
 SUPPORT = '''described files format1 records settings data toys figures engine examples
-parallel tables columns ppl fitting'''.split()
+parallel questions lines texts formats contents tables columns ppl fitting'''.split()
 
 
 def run(*command):

@@ -17,8 +17,9 @@ from PIL import Image
 
 from flowbook.cli import main
 from flowbook.data import read_table as former
+from flowbook.questions import TableProblems
 from flowbook.records import read_record
-from flowbook.tables import TableProblems, open_like, open_table, read_table
+from flowbook.tables import open_like, open_table, read_table
 
 X = np.random.default_rng(0).normal(size=(120, 3)) * [1, 50, 1e4] + [0, 1000, 0]
 NAMES = ['a', 'b', 'c']

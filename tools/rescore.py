@@ -16,8 +16,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from flowbook.files import read_tensors, save, write_tensors
+from flowbook.parts import read_parts
 from flowbook.records import read_run, shipped, write_record
-from flowbook.runs import measure, read_parts, round_weights
+from flowbook.runs import measure, round_weights
 
 torch.set_num_threads(1)
 

@@ -32,7 +32,8 @@ from flowbook.records import (
     shipped,
     write_record,
 )
-from ..runs import draw_pieces, round_weights
+from ..runs import round_weights
+from ..scores import draw_pieces
 from ..train import fit
 
 # %% ../../nbs/16_likelihood.ipynb #16f10023
