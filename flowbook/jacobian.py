@@ -173,7 +173,7 @@ def hutchinson_trace(
     generator: torch.Generator | None = None,  # Source of the noise
     create_graph: bool = False,  # Whether the result can be differentiated again
 ) -> Tensor:  # Shape `(n_samples, ...)`, to be averaged over the first dimension
-    """Estimate the trace of the Jacobian by `vᵀJv`, without bias (Hutchinson 1989).
+    """Estimate the trace of the Jacobian by `vᵀJv`, without bias (Hutchinson 1990).
 
     `ValueError` if `f` changes the shape, for an unknown noise, or below 1 sample."""
     expect_vectors(x)
