@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / 'tools'))
 import look
 import preview
 from execnb.nbio import dict2nb
-from quarto_filter import at_night, few_folds, night
+from quarto_filter import at_night, few_folds, night, only_imports
 
 NAMES = [Path(name).stem for _, name in preview.chapters()]
 PAPER = ROOT / 'tools' / 'paper.lua'
@@ -228,6 +228,12 @@ def test_folds_in_a_row_are_one_for_each_name():
     ]
 
 
+def test_a_cell_of_imports_is_one_for_the_type_checker_too():
+    lazy = 'import a\n\nif TYPE_CHECKING:\n    from b import c'
+    assert only_imports(lazy) and not only_imports(f'{lazy}\n    d = 1')
+    assert not only_imports('if a:\n    import b')
+
+
 def test_the_home_page_lists_chapters_in_the_order_and_the_parts_of_the_sidebar():
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
     table = text.split('| chapter |')[1].split('\n\n')[0]
@@ -272,13 +278,21 @@ def test_on_paper_anchors_stand_once_headings_link_nowhere_and_lines_break():
     part = '::: {.quarto-book-part}\n# Images\n:::'
     text = f'''{part}\n\n# [`MADE`](b.html)\n\n[]{{#made}} []{{#fit}} []{{#images}}
 
-Again: []{{#fit}} one<br>two'''
+Again: []{{#fit}} one<br>two [NICE](06_coupling.ipynb) [MADE](nbs/09_made.ipynb) [x](a.ipynb#y)
+
+| a |
+|---|
+| ![](a.png){{width=240}} |
+'''
     made = pypandoc.convert_text(
         text, 'typst', 'markdown', extra_args=[f'--lua-filter={PAPER}']
     )
     assert [made.count(f'<{name}>') for name in ('made', 'fit', 'images')] == [1, 1, 1]
     assert 'one \\\ntwo' in made
-    assert '#link' not in made and '= `MADE`' in made
+    assert '= `MADE`' in made
+    links = re.findall(r'#link\(([^)]*)\)', made)
+    assert links == ['<page-06_coupling>', '<page-09_made>', '"a.ipynb#y"']
+    assert 'image("a.png")' in made  # as wide as its column
     assert '#metadata(none)<fit> #metadata(none)<images>' in made
 
 
@@ -286,6 +300,7 @@ FAULTY = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Faults</
 <script>throw new Error('broken')</script><main>
 <p style="color: #999; background: white">Too pale to read.</p>
 <p>A reference to ?@eq-none, and a formula $x^2$.</p>
+<p>See Figure (fig-none).</p>
 <p>No link: [MADE](09_made.html).</p><p id="same">One</p><p id="same">Two</p>
 <pre style="overflow-x: auto">{code}</pre>
 <div style="width: 1500px">wide</div>
@@ -307,6 +322,7 @@ def test_what_a_reader_would_mind_is_found(tmp_path):
         'script: broken',
         'source shows: A reference to ?@eq-none',
         'source shows: No link',
+        'source shows: See Figure (fig-none)',
         'twice: #same',
         'coarse: picture.png, 1.00',
         'no words for a picture: picture.png',

@@ -26,7 +26,7 @@ LABEL = re.compile(r'<a id="(sec-[\w-]+)"></a>')
 EQUATION = re.compile(r'[ \n]\\tag\{(eq-[\w-]+)\}(\s*\$\$)')
 PICTURE = re.compile(r'<img src="([^"]+)" width="(\d+)" alt="([^"]+)">')
 REFERENCE = re.compile(
-    r'\[(?:(?:Eq|Fig)\. |Table )?\(?((?:eq|fig|tbl)-[\w-]+)\)?\]\([\w.]*#\1\)'
+    r'\[(?:(?:Eq|Fig)\. |Figure |Table )?\(?((?:eq|fig|tbl)-[\w-]+)\)?\]\([\w.]*#\1\)'
 )
 
 

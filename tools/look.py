@@ -49,7 +49,7 @@ READ = """(coarse) => {
   const copy = document.querySelector('main').cloneNode(true)
   for (const e of copy.querySelectorAll('pre, code, script, style, .math, .katex'))
     e.remove()
-  const source = /:::|\\]\\(|\\{[#.]|\\?@|@(eq|fig|tbl|sec)-|#\\| |\\$|\\\\\\w/
+  const source = /:::|\\]\\(|\\{[#.]|\\?@|@(eq|fig|tbl|sec)-|\\((eq|fig|tbl)-\\w|#\\| |\\$|\\\\\\w/
   const python = /<IPython|<Figure|tensor\\(/
   for (const line of copy.textContent.split('\\n'))
     if (source.test(line) || python.test(line))

@@ -50,6 +50,7 @@ def mend(text, own):
         if part.startswith('```'):
             parts[i] = numbered(part, own)
         else:
+            part = re.sub(r'(?<=\d) ± (?=\d)', '\u00a0±\u00a0', part)  # on one line
             parts[i] = re.sub(r'Eq\. \((eq-[\w-]+)\)', r'@\1', part)
     return ''.join(parts)
 
@@ -114,9 +115,14 @@ def names(source):
 
 
 def only_imports(source):
-    "Whether a cell does nothing but import."
-    kinds = (ast.Import, ast.ImportFrom)
-    return all(isinstance(n, kinds) for n in ast.parse(source).body)
+    "Whether a cell does nothing but import, perhaps for the type checker alone."
+
+    def imports(node):
+        if isinstance(node, ast.If) and getattr(node.test, 'id', '') == 'TYPE_CHECKING':
+            return all(map(imports, node.body))
+        return isinstance(node, (ast.Import, ast.ImportFrom))
+
+    return all(map(imports, ast.parse(source).body))
 
 
 def show_exports(cells):
@@ -165,7 +171,7 @@ def living(figure, name):
     "A figure that moves for the site, and its still for a book on paper."
     alt = figure['alt'].replace('"', "'")
     where = f'{name}-{figure["name"]}'
-    still = f'![](../site/stills/{where}.png){{#w-{where} fig-alt="{alt}"}}'
+    still = f'![](../site/stills/{where}.png){{fig-alt="{alt}"}}'
     return f"""::: {{.content-visible when-format="html:js"}}
 ```{{=html}}
 {as_html(figure, name)}
@@ -173,7 +179,9 @@ def living(figure, name):
 :::
 
 ::: {{.content-visible unless-format="html:js"}}
+::: {{#w-{where}}}
 {still}
+:::
 :::"""
 
 
@@ -193,12 +201,18 @@ def replace_widgets(nb, name):
 
 
 def links(path):
-    "The line under a page's title: the notebook to run, here or on your own machine."
+    "Under a page's title: an anchor for links on paper, and the notebook to run or keep."
     name, url = path.name, get_config().git_url
     host = url.replace('github.com', 'colab.research.google.com/github')
     colab = f'[Open in Colab]({host}/blob/main/nbs/{name})'
     own = f'`<a href="{name}?download" download="{name}">Download the notebook</a>`'
-    source = f'::: {{.page-links}}\n{own}{{=html}} · {colab}\n:::'
+    source = f"""[]{{#page-{path.stem}}}
+
+::: {{.content-visible when-format="html:js"}}
+::: {{.page-links}}
+{own}{{=html}} · {colab}
+:::
+:::"""
     return dict(cell_type='markdown', id='page-links', metadata={}, source=source)
 
 
