@@ -92,6 +92,7 @@ def measure(name: str, seed: int, passes: int, images: int) -> dict:
         n=len(bits),
         parameters=n,
         cpu_seconds=round(seconds, 1),
+        cpu=hardware()['cpu'],
     )
 
 
