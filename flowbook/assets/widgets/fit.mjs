@@ -1,5 +1,5 @@
 // Draw points, and watch a small flow learn their density; the gradient is worked out by hand.
-// One finds: a ring is learned up to a cut or a thin bridge, as no continuous map that can be undone makes a hole.
+// One finds: a ring is learned with a cut or a thin bridge, and a faint middle: no map that can be undone empties it.
 
 import { COLORS, board, figure, fixed, make, normals, plane } from './lib.mjs'
 
