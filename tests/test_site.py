@@ -183,6 +183,25 @@ def test_no_link_to_a_page_has_back_ticks_in_its_words():
     assert wrong == []
 
 
+ELSEWHERE = re.compile(
+    r'\[(?:Eq\. )?\(?(eq-[\w-]+)\)?\]\(\d\w+\.ipynb#\1\)(.{0,9})', re.S
+)
+
+
+def test_an_equation_of_another_page_is_named_with_its_page():
+    "The site shows its number, which is another one here."
+    wrong = []
+    for path in sorted((ROOT / 'nbs').glob('[0-9]*.ipynb')):
+        if path.stem == '23_reading':
+            continue  # which shows how such a reference looks
+        for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source']) if c['cell_type'] == 'markdown' else ''
+            for label, after in ELSEWHERE.findall(source):
+                if not re.match(r'[),]?\s+of\s', after):
+                    wrong.append(f'{path.stem}, {c["id"]}: {label}{after}')
+    assert wrong == []
+
+
 def luminance(color):
     "How light a colour is, as the guidelines for accessible pages count it."
     linear = [
